@@ -1,0 +1,2 @@
+"""anymask: Segment Anything, whole and open."""
+__version__ = "0.1.0"

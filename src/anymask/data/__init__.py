@@ -1,0 +1,1 @@
+"""Reading photos with masks, and serving them to the trainer."""

@@ -1,0 +1,119 @@
+"""Photos to training batches: seeded by position, so that any step can be made again after a restart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from anymask.core.errors import ImageError, InputError
+from anymask.data.augment import Augmentation, random_view
+from anymask.data.readers import Photo
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B photos and M masks of each.
+
+    images: (B, 3, S, S) float32, 0..255, NaN outside the photo. masks: (B, M, S, S) uint8; a photo with fewer masks
+    repeats them. names: (B).
+    """
+
+    images: Tensor
+    masks: Tensor
+    names: list[str]
+
+
+class PromptDataset(Dataset[tuple[Tensor, Tensor, str]]):
+    """Sample i is a function of (seed, i) alone: which photo, which masks, which view."""
+
+    def __init__(
+        self,
+        photos: list[Photo],
+        *,
+        side: int,
+        masks_per_photo: int,
+        length: int,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        balance: float = 0.5,
+        max_area: float = 0.9,
+        min_area_px: int = 24,
+    ) -> None:
+        """length: number of samples. balance: 0 draws photos evenly, 1 draws sets evenly.
+
+        max_area: masks that cover more of the photo are dropped (PAPER §3.3). min_area_px: in the S×S view.
+        """
+        if not photos:
+            raise InputError("the training set is empty: no photo was read. Check --data.")
+        self.photos = photos
+        self.side = side
+        self.masks_per_photo = masks_per_photo
+        self.length = length
+        self.augmentation = augmentation or Augmentation()
+        self.seed = seed
+        self.max_area = max_area
+        self.min_area_px = min_area_px
+        counts: dict[str, int] = {}
+        for photo in photos:
+            counts[photo.source] = counts.get(photo.source, 0) + 1
+        weight = np.array([counts[p.source] ** -balance for p in photos])
+        self._cumulative = np.cumsum(weight / weight.sum())
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, str]:
+        rng = np.random.default_rng((self.seed, index))
+        for _ in range(50):  # a view may have lost all its masks: take another
+            at = int(np.searchsorted(self._cumulative, rng.random()))
+            photo = self.photos[min(at, len(self.photos) - 1)]
+            sample = self._sample(photo, rng)
+            if sample is not None:
+                return sample
+        raise InputError(
+            "50 views in a row had no usable mask; are the masks empty, or is min_area_px too large?"
+        )
+
+    def _sample(self, photo: Photo, rng: np.random.Generator) -> tuple[Tensor, Tensor, str] | None:
+        areas = coco_mask.area(photo.rles) / (photo.hw[0] * photo.hw[1]) if photo.rles else []
+        usable = [i for i, a in enumerate(areas) if 0 < a <= self.max_area]
+        if not usable:
+            return None
+        take = rng.permutation(usable)[: 2 * self.masks_per_photo]
+        masks = coco_mask.decode([photo.rles[i] for i in take]).transpose(2, 0, 1)
+        image, masks = random_view(
+            decode_rgb(photo), np.ascontiguousarray(masks), self.side, self.augmentation, rng
+        )
+        sizes = masks.reshape(len(masks), -1).sum(axis=1, dtype=np.int64)
+        masks = masks[sizes >= self.min_area_px][: self.masks_per_photo]
+        if not len(masks):
+            return None
+        masks = masks[np.arange(self.masks_per_photo) % len(masks)]
+        return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(masks), photo.name
+
+
+def decode_rgb(photo: Photo) -> np.ndarray:
+    """The photo as (H, W, 3) uint8 RGB."""
+    image = cv2.imdecode(np.frombuffer(photo.encoded, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ImageError(f"{photo.source}/{photo.name}: the photo cannot be decoded; it is broken.")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def collate(samples: list[tuple[Tensor, Tensor, str]]) -> Batch:
+    """Samples to one batch."""
+    images, masks, names = zip(*samples)
+    return Batch(torch.stack(images), torch.stack(masks), list(names))
+
+
+def one_thread(_: Any) -> None:
+    """Worker set-up: loaders must not take the trainer's cores."""
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)

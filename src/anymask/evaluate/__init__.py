@@ -1,0 +1,1 @@
+"""Metrics and zero-shot evaluations."""

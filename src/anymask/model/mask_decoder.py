@@ -1,0 +1,113 @@
+"""Masks and predicted IoU from an image embedding and prompt embeddings (PAPER §2.4)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from anymask.model.layers import MLP, LayerNorm2d
+from anymask.model.transformer import ImageTokens, TwoWayTransformer
+
+
+class MaskDecoder(nn.Module):
+    """Four mask tokens and one IoU token go through the two-way transformer.
+
+    Mask token 0 answers several prompts (one mask), tokens 1-3 a single, ambiguous one (three masks).
+    """
+
+    def __init__(
+        self,
+        *,
+        transformer_dim: int,
+        transformer: TwoWayTransformer,
+        num_multimask_outputs: int = 3,
+        iou_head_depth: int = 3,
+        iou_head_hidden_dim: int = 256,
+    ) -> None:
+        super().__init__()
+        self.transformer_dim = transformer_dim
+        self.transformer = transformer
+        self.num_multimask_outputs = num_multimask_outputs
+        self.num_mask_tokens = num_multimask_outputs + 1
+        self.iou_token = nn.Embedding(1, transformer_dim)
+        self.mask_tokens = nn.Embedding(self.num_mask_tokens, transformer_dim)
+        self.output_upscaling = nn.Sequential(
+            nn.ConvTranspose2d(transformer_dim, transformer_dim // 4, kernel_size=2, stride=2),
+            LayerNorm2d(transformer_dim // 4),
+            nn.GELU(),
+            nn.ConvTranspose2d(transformer_dim // 4, transformer_dim // 8, kernel_size=2, stride=2),
+            nn.GELU(),
+        )
+        self.output_hypernetworks_mlps = nn.ModuleList(
+            MLP(transformer_dim, transformer_dim, transformer_dim // 8, 3)
+            for _ in range(self.num_mask_tokens)
+        )
+        self.iou_prediction_head = MLP(
+            transformer_dim, iou_head_hidden_dim, self.num_mask_tokens, iou_head_depth
+        )
+
+    def forward(
+        self,
+        image_embeddings: Tensor,
+        image_pe: Tensor,
+        sparse_prompt_embeddings: Tensor,
+        dense_prompt_embeddings: Tensor,
+        multimask_output: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Low-resolution mask logits (P, M, 4h, 4w) and predicted IoU (P, M); M = 3 or 1.
+
+        image_embeddings: (1, C, h, w) shared by all prompts, or (P, C, h, w). image_pe: (1, C, h, w).
+        sparse: (P, N, C). dense: (P, C, h, w), or (1, C, 1, 1) where no mask is given.
+        """
+        image = self.prepare(image_embeddings, image_pe, dense_prompt_embeddings)
+        size_hw = (image_embeddings.shape[-2], image_embeddings.shape[-1])
+        return self.decode(image, size_hw, sparse_prompt_embeddings, multimask_output)
+
+    def prepare(self, image_embeddings: Tensor, image_pe: Tensor, dense: Tensor) -> ImageTokens:
+        """The image side before the first layer; reusable for all prompts with the same dense embedding."""
+        if dense.dim() == 4 and dense.stride(0) == 0:
+            dense = dense[:1]  # one embedding, expanded over the prompts
+        keys = (image_embeddings + dense).flatten(2).transpose(1, 2)  # (G, L, C)
+        pe = image_pe.to(keys.dtype).flatten(2).transpose(1, 2)  # (1, L, C)
+        return self.transformer.prepare(keys, pe)
+
+    def decode(
+        self, image: ImageTokens, size_hw: tuple[int, int], sparse: Tensor, multimask_output: bool
+    ) -> tuple[Tensor, Tensor]:
+        """As `forward`, from a prepared image side of h×w cells."""
+        output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])  # (5, C)
+        tokens = torch.cat(
+            [output_tokens.expand(sparse.shape[0], -1, -1), sparse.to(output_tokens.dtype)], dim=1
+        )
+        tokens, cells = self.transformer(image, tokens)
+        chosen = slice(1, self.num_mask_tokens) if multimask_output else slice(0, 1)
+        hyper = torch.stack(
+            [mlp(tokens[:, 1 + i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)][chosen],
+            dim=1,
+        )  # (P, M, C/8)
+        masks = self.upscale_and_dot(cells, size_hw, hyper)
+        return masks, self.iou_prediction_head(tokens[:, 0])[:, chosen]
+
+    def upscale_and_dot(self, cells: Tensor, size_hw: tuple[int, int], hyper: Tensor) -> Tensor:
+        """Upscale cells (P, L, C) four times and take the product with hyper (P, M, C/8): (P, M, 4h, 4w).
+
+        Both transposed convolutions have kernel = stride, so each is one matrix product per cell; channels stay
+        last, and only the finished logits are moved into image order.
+        """
+        up1, norm, up2 = (self.output_upscaling[i] for i in (0, 1, 3))
+        (h, w), p, m = size_hw, cells.shape[0], hyper.shape[1]
+        x = _transposed_conv(cells, up1)  # (P, L·4, C/4)
+        x = F.gelu(F.layer_norm(x, (x.shape[-1],), norm.weight, norm.bias, norm.eps))
+        x = F.gelu(_transposed_conv(x, up2))  # (P, L·16, C/8)
+        masks = hyper @ x.transpose(1, 2)  # (P, M, h·w·2·2·2·2)
+        masks = masks.reshape(p, m, h, w, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
+        return masks.reshape(p, m, 4 * h, 4 * w)
+
+
+def _transposed_conv(x: Tensor, conv: nn.ConvTranspose2d) -> Tensor:
+    """A kernel-2 stride-2 transposed convolution on cells (P, N, in): (P, N·4, out), the four in (dy, dx) order."""
+    weight = conv.weight.permute(2, 3, 1, 0).reshape(-1, conv.weight.shape[0])  # (4·out, in)
+    assert conv.bias is not None
+    y = F.linear(x, weight, conv.bias.repeat(4))
+    return y.reshape(x.shape[0], -1, conv.weight.shape[1])

@@ -1,0 +1,150 @@
+"""Points, boxes and masks as embeddings (PAPER §2.3)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from anymask.model.layers import LayerNorm2d
+
+# Label ids of a sparse prompt token; the same numbers as in the exported decoder.
+PADDING, BACKGROUND, FOREGROUND, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = -1, 0, 1, 2, 3
+
+
+class PositionEmbeddingRandom(nn.Module):
+    """Random Fourier features of a position in the unit square; the Gaussian matrix is part of the checkpoint."""
+
+    def __init__(self, num_pos_feats: int = 128, scale: float = 1.0) -> None:
+        super().__init__()
+        self.register_buffer(
+            "positional_encoding_gaussian_matrix", scale * torch.randn(2, num_pos_feats)
+        )
+
+    def encode(self, unit_xy: Tensor) -> Tensor:
+        """(..., 2) in [0, 1] to (..., 2·num_pos_feats); always in float32, bf16 would blur positions."""
+        matrix = self.positional_encoding_gaussian_matrix.float()
+        angle = 2 * math.pi * ((2 * unit_xy.float() - 1) @ matrix)
+        return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+    def forward(self, size_hw: tuple[int, int]) -> Tensor:
+        """Code of every cell centre of an h×w grid, (C, h, w)."""
+        h, w = size_hw
+        device = self.positional_encoding_gaussian_matrix.device
+        y = (torch.arange(h, device=device, dtype=torch.float32) + 0.5) / h
+        x = (torch.arange(w, device=device, dtype=torch.float32) + 0.5) / w
+        grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)  # (h, w, 2) as x, y
+        return self.encode(grid).permute(2, 0, 1)
+
+    def forward_with_coords(self, coords_xy: Tensor, image_hw: tuple[int, int]) -> Tensor:
+        """Code of points (..., 2) given in pixels of an image of `image_hw`."""
+        height, width = image_hw
+        return self.encode(coords_xy.float() / coords_xy.new_tensor([width, height]).float())
+
+
+class PromptEncoder(nn.Module):
+    """Sparse prompts to (P, N, C) tokens, dense prompts to (P, C, h, w).
+
+    embed_dim: C. image_embedding_size: (h, w) cells. input_image_size: (S, S), the frame of the coordinates.
+    mask_in_chans: width of the mask stack's second convolution.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        image_embedding_size: tuple[int, int],
+        input_image_size: tuple[int, int],
+        mask_in_chans: int = 16,
+        activation: type[nn.Module] = nn.GELU,
+    ) -> None:
+        super().__init__()
+        self.embed_dim = embed_dim
+        self.image_embedding_size = image_embedding_size
+        self.input_image_size = input_image_size
+        self.pe_layer = PositionEmbeddingRandom(embed_dim // 2)
+        self.num_point_embeddings = 4
+        self.point_embeddings = nn.ModuleList(nn.Embedding(1, embed_dim) for _ in range(4))
+        self.not_a_point_embed = nn.Embedding(1, embed_dim)
+        self.mask_downscaling = nn.Sequential(
+            nn.Conv2d(1, mask_in_chans // 4, kernel_size=2, stride=2),
+            LayerNorm2d(mask_in_chans // 4),
+            activation(),
+            nn.Conv2d(mask_in_chans // 4, mask_in_chans, kernel_size=2, stride=2),
+            LayerNorm2d(mask_in_chans),
+            activation(),
+            nn.Conv2d(mask_in_chans, embed_dim, kernel_size=1),
+        )
+        self.no_mask_embed = nn.Embedding(1, embed_dim)
+
+    @property
+    def mask_input_size(self) -> tuple[int, int]:
+        """Size of a mask prompt: four times the embedding, 256×256 for the official models."""
+        h, w = self.image_embedding_size
+        return 4 * h, 4 * w
+
+    def get_dense_pe(self) -> Tensor:
+        """Positional code of the embedding grid, (1, C, h, w)."""
+        return self.pe_layer(self.image_embedding_size).unsqueeze(0)
+
+    def embed_tokens(self, coords_xy: Tensor, labels: Tensor) -> Tensor:
+        """Tokens (P, N, C) of coordinates (P, N, 2) in the model frame and label ids (P, N), -1 … 3.
+
+        One rule for all labels, without a branch on the data, so that it exports as it is: the pixel centre's
+        code (zero for padding) plus the type embedding of the label.
+        """
+        code = self.pe_layer.forward_with_coords(coords_xy + 0.5, self.input_image_size)
+        code = code * (labels != PADDING).unsqueeze(-1)
+        types = torch.cat(
+            [self.not_a_point_embed.weight] + [e.weight for e in self.point_embeddings]
+        )  # (5, C); row = label + 1
+        return code.to(types.dtype) + types[labels.long() + 1]
+
+    def embed_masks(self, masks: Tensor) -> Tensor:
+        """Mask logits (P, 1, 4h, 4w) to a dense embedding (P, C, h, w)."""
+        return self.mask_downscaling(masks.to(self.no_mask_embed.weight.dtype))
+
+    def embed_no_mask(self) -> Tensor:
+        """The dense embedding that stands for 'no mask given', (1, C, 1, 1); broadcasts over cells."""
+        return self.no_mask_embed.weight.reshape(1, -1, 1, 1)
+
+    def forward(
+        self,
+        points: tuple[Tensor, Tensor] | None,
+        boxes: Tensor | None,
+        masks: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Sparse (P, N, C) and dense (P, C, h, w) embeddings.
+
+        points: coordinates (P, N, 2) in the model frame and labels (P, N) in {-1, 0, 1, 2, 3}; one padding token
+        is appended when no box is given. boxes: (P, 4) xyxy in the model frame. masks: (P, 1, 4h, 4w) logits.
+        """
+        sparse = self.embed_sparse(points, boxes)
+        if sparse is None:
+            count = 1 if masks is None else masks.shape[0]
+            sparse = self.no_mask_embed.weight.new_empty((count, 0, self.embed_dim))
+        if masks is not None:
+            return sparse, self.embed_masks(masks)
+        h, w = self.image_embedding_size
+        return sparse, self.embed_no_mask().expand(sparse.shape[0], -1, h, w)
+
+    def embed_sparse(
+        self, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None
+    ) -> Tensor | None:
+        """Point tokens, then a padding token or two box-corner tokens: (P, N, C); None without either."""
+        coords: list[Tensor] = []
+        labels: list[Tensor] = []
+        if points is not None:
+            coords.append(points[0].float())
+            labels.append(points[1].long())
+            if boxes is None:
+                coords.append(coords[0].new_zeros((coords[0].shape[0], 1, 2)))
+                labels.append(labels[0].new_full((labels[0].shape[0], 1), PADDING))
+        if boxes is not None:
+            corners = boxes.float().reshape(-1, 2, 2)
+            ids = torch.tensor([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], device=corners.device)
+            coords.append(corners)
+            labels.append(ids.expand(corners.shape[0], 2))
+        if not coords:
+            return None
+        return self.embed_tokens(torch.cat(coords, dim=1), torch.cat(labels, dim=1))

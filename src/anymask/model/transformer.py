@@ -1,0 +1,247 @@
+"""The two-way transformer of the mask decoder (PAPER §2.4), arranged so that little work is done per prompt.
+
+Few tokens (T ≈ 7) meet many image cells (L = 4096). Two facts carry the speed:
+
+- Before the first image update all prompts of an image see the same image tokens. They are kept once
+  (`G` = 1 below), their projections are computed once per image (`prepare`), and only that update makes them
+  one per prompt (`G` = P).
+- A key projection need not be applied to 4096 cells: (W_k c)·q = c·(W_kᵀ q), and a key bias adds the same number to
+  every logit of a query, which softmax ignores. Moving W_k, W_v, W_q and W_o from the cell side to the token
+  side turns two 256×128 products per cell into thin ones.
+
+Shapes: P prompts, T tokens, L = h·w cells, C width, H heads, D head width, G ∈ {1, P}.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from anymask.model.layers import MLPBlock
+
+
+@dataclass(frozen=True)
+class SharedProjections:
+    """One image's cells as the first layer sees them, (1, H, L, D) each; `queries` are scaled already."""
+
+    token_keys: Tensor
+    token_values: Tensor
+    queries: Tensor
+
+
+@dataclass(frozen=True)
+class ImageTokens:
+    """The image side before the first layer.
+
+    keys: (G, L, C) image + dense prompt embedding. pe: (1, L, C) positional code of the cells.
+    shared: where G = 1, the projections that the first layer needs of it.
+    """
+
+    keys: Tensor
+    pe: Tensor
+    shared: SharedProjections | None
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose inner width is `embedding_dim / downsample_rate`."""
+
+    def __init__(self, embedding_dim: int, num_heads: int, downsample_rate: int = 1) -> None:
+        super().__init__()
+        self.embedding_dim = embedding_dim
+        self.internal_dim = embedding_dim // downsample_rate
+        self.num_heads = num_heads
+        if self.internal_dim % num_heads:
+            raise ValueError(f"{self.internal_dim} channels do not split into {num_heads} heads.")
+        self.q_proj = nn.Linear(embedding_dim, self.internal_dim)
+        self.k_proj = nn.Linear(embedding_dim, self.internal_dim)
+        self.v_proj = nn.Linear(embedding_dim, self.internal_dim)
+        self.out_proj = nn.Linear(self.internal_dim, embedding_dim)
+
+    @property
+    def scale(self) -> float:
+        """1 / sqrt(head width)."""
+        return float((self.internal_dim // self.num_heads) ** -0.5)
+
+    def split_heads(self, x: Tensor) -> Tensor:
+        """(B, N, H·D) to (B, H, N, D)."""
+        b, n, c = x.shape
+        return x.reshape(b, n, self.num_heads, c // self.num_heads).transpose(1, 2)
+
+    def merge_heads(self, x: Tensor) -> Tensor:
+        """(B, H, N, D) to (B, N, H·D)."""
+        b, h, n, d = x.shape
+        return x.transpose(1, 2).reshape(b, n, h * d)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Plain attention of (B, N, C) on (B, M, C)."""
+        q, k, v = (
+            self.split_heads(p(x))
+            for p, x in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v))
+        )
+        return self.out_proj(self.merge_heads(F.scaled_dot_product_attention(q, k, v)))
+
+    def head_weight(self, linear: nn.Linear) -> Tensor:
+        """Weight (H·D, C) of an input projection as (H, D, C)."""
+        return linear.weight.reshape(self.num_heads, -1, linear.weight.shape[1])
+
+    def tokens_on_shared_image(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Tokens (P, T, C) attend to one image's projected cells (1, H, L, D): (P, T, C)."""
+        p, t, c = q.shape
+        q = self.split_heads(self.q_proj(q).reshape(1, p * t, -1))  # (1, H, P·T, D)
+        out = self.merge_heads(F.scaled_dot_product_attention(q, keys, values))
+        return self.out_proj(out).reshape(p, t, c)
+
+    def tokens_on_images(self, q: Tensor, keys_pe: Tensor, keys: Tensor) -> Tensor:
+        """Tokens (P, T, C) attend to cells (P, L, C) with the projections moved to the token side: (P, T, C)."""
+        p, t, c = q.shape
+        q = self.split_heads(self.q_proj(q)) * self.scale  # (P, H, T, D)
+        q = (q @ self.head_weight(self.k_proj)).reshape(p, -1, c)  # (P, H·T, C)
+        attention = (q @ keys_pe.transpose(1, 2)).softmax(dim=-1)  # (P, H·T, L)
+        out = (attention @ keys).reshape(p, self.num_heads, t, c)
+        out = out @ self.head_weight(self.v_proj).transpose(1, 2)  # (P, H, T, D)
+        return self.out_proj(self.merge_heads(out) + self.v_proj.bias)
+
+    def images_on_tokens(
+        self, keys: Tensor, queries: Tensor | None, keys_pe: Tensor | None, k: Tensor, v: Tensor
+    ) -> Tensor:
+        """Cells attend to tokens; returns keys + result, (P, L, C).
+
+        keys: (G, L, C) the residual. Either queries (G, H, L, D), already projected and scaled, or
+        keys_pe (P, L, C) whose projection is moved to the token side. k, v: (P, T, C).
+        """
+        p, t, c = k.shape
+        k = self.split_heads(self.k_proj(k))  # (P, H, T, D)
+        if queries is not None:
+            logits = k @ queries.transpose(2, 3)  # (P, H, T, L)
+        else:
+            assert keys_pe is not None
+            bias = k @ self.q_proj.bias.reshape(self.num_heads, -1, 1)  # (P, H, T, 1)
+            k = (k @ self.head_weight(self.q_proj)).reshape(p, -1, c)  # (P, H·T, C)
+            logits = k @ keys_pe.transpose(1, 2)  # (P, H·T, L)
+            logits = (logits.reshape(p, self.num_heads, t, -1) + bias) * self.scale
+        attention = logits.softmax(dim=2).reshape(p, self.num_heads * t, -1)
+        v = self.split_heads(self.v_proj(v))  # (P, H, T, D)
+        out_weight = self.out_proj.weight.t().reshape(self.num_heads, -1, c)  # (H, D, C)
+        v = (v @ out_weight).reshape(p, -1, c)  # (P, H·T, C)
+        residual = (keys + self.out_proj.bias).expand(p, -1, -1)
+        return torch.baddbmm(residual, attention.transpose(1, 2), v)
+
+
+class TwoWayAttentionBlock(nn.Module):
+    """Self-attention, tokens → image, MLP, image → tokens; post-norm."""
+
+    def __init__(
+        self,
+        embedding_dim: int,
+        num_heads: int,
+        mlp_dim: int = 2048,
+        attention_downsample_rate: int = 2,
+        skip_first_layer_pe: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.self_attn = Attention(embedding_dim, num_heads)
+        self.norm1 = nn.LayerNorm(embedding_dim)
+        self.cross_attn_token_to_image = Attention(
+            embedding_dim, num_heads, attention_downsample_rate
+        )
+        self.norm2 = nn.LayerNorm(embedding_dim)
+        self.mlp = MLPBlock(embedding_dim, mlp_dim, nn.ReLU)
+        self.norm3 = nn.LayerNorm(embedding_dim)
+        self.norm4 = nn.LayerNorm(embedding_dim)
+        self.cross_attn_image_to_token = Attention(
+            embedding_dim, num_heads, attention_downsample_rate
+        )
+        self.skip_first_layer_pe = skip_first_layer_pe
+        self.dropout = nn.Dropout(dropout)
+
+    def update_tokens(self, tokens: Tensor, token_pe: Tensor) -> Tensor:
+        """Self-attention of the tokens; the first layer has neither positional code nor residual (PAPER §2.4)."""
+        if self.skip_first_layer_pe:
+            return self.norm1(self.dropout(self.self_attn(tokens, tokens, tokens)))
+        q = tokens + token_pe
+        return self.norm1(tokens + self.dropout(self.self_attn(q, q, tokens)))
+
+    def finish_tokens(self, tokens: Tensor, attended: Tensor) -> Tensor:
+        """Residual, norm and MLP after tokens → image."""
+        tokens = self.norm2(tokens + self.dropout(attended))
+        return self.norm3(tokens + self.dropout(self.mlp(tokens)))
+
+
+class TwoWayTransformer(nn.Module):
+    """`depth` two-way blocks and a last attention of the tokens on the image.
+
+    Dropout (0.1 in the paper's training, absent from the official inference code) acts on the output of every
+    token-side attention and MLP, and has no parameters.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        embedding_dim: int,
+        num_heads: int,
+        mlp_dim: int,
+        attention_downsample_rate: int = 2,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.depth = depth
+        self.layers = nn.ModuleList(
+            TwoWayAttentionBlock(
+                embedding_dim, num_heads, mlp_dim, attention_downsample_rate, i == 0, dropout
+            )
+            for i in range(depth)
+        )
+        self.final_attn_token_to_image = Attention(
+            embedding_dim, num_heads, attention_downsample_rate
+        )
+        self.norm_final_attn = nn.LayerNorm(embedding_dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def prepare(self, keys: Tensor, pe: Tensor) -> ImageTokens:
+        """What the first layer needs of the image side, once per image.
+
+        keys: (G, L, C) image + dense prompt embedding; pe: (1, L, C).
+        """
+        if keys.shape[0] > 1:
+            return ImageTokens(keys, pe, None)
+        first = self.layers[0]
+        to_image, to_token = first.cross_attn_token_to_image, first.cross_attn_image_to_token
+        keys_pe = keys + pe
+        shared = SharedProjections(
+            to_image.split_heads(to_image.k_proj(keys_pe)),
+            to_image.split_heads(to_image.v_proj(keys)),
+            to_token.split_heads(to_token.q_proj(keys_pe) * to_token.scale),
+        )
+        return ImageTokens(keys, pe, shared)
+
+    def forward(self, image: ImageTokens, point_embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (P, T, C) and image cells (P, L, C) after all layers; `image` of G = 1 or G = P."""
+        tokens, token_pe = point_embedding, point_embedding
+        keys, shared = image.keys, image.shared
+        keys_pe = keys + image.pe if shared is None else None
+        for layer in self.layers:
+            tokens = layer.update_tokens(tokens, token_pe)
+            to_image, to_token = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
+            q = tokens + token_pe
+            if shared is not None:
+                attended = to_image.tokens_on_shared_image(
+                    q, shared.token_keys, shared.token_values
+                )
+            else:
+                assert keys_pe is not None
+                attended = to_image.tokens_on_images(q, keys_pe, keys)
+            tokens = layer.finish_tokens(tokens, attended)
+            queries = None if shared is None else shared.queries
+            keys = layer.norm4(
+                to_token.images_on_tokens(keys, queries, keys_pe, tokens + token_pe, tokens)
+            )
+            keys_pe, shared = keys + image.pe, None
+        assert keys_pe is not None
+        attended = self.final_attn_token_to_image.tokens_on_images(
+            tokens + token_pe, keys_pe, keys
+        )
+        return self.norm_final_attn(tokens + self.dropout(attended)), keys

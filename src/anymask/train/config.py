@@ -1,0 +1,108 @@
+"""Typed training configuration: dataclass defaults, a small YAML recipe, `--set` overrides (checked by omegaconf)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+from anymask.core.errors import OptionError
+
+
+@dataclass
+class Phase:
+    """A stretch of training at one size.
+
+    until_step: first step that no longer belongs to it. image_size: side S of the training views in pixels.
+    cells: side of the embedding that the decoder sees; the encoder's map is averaged down to it (0: as it is).
+    photos: photos a step. masks: masks of each photo. num_clicks, num_empty: rounds after the first with and without
+    a new click (8 and 2 in the paper). fewer_rounds: draw the number of clicks anew each step, 0 … num_clicks.
+    """
+
+    until_step: int = 1000
+    image_size: int = 512
+    cells: int = 0
+    photos: int = 4
+    masks: int = 12
+    num_clicks: int = 8
+    num_empty: int = 2
+    fewer_rounds: bool = False
+
+
+@dataclass
+class Losses:
+    """Loss weights; the fields of `train.losses.LossWeights`."""
+
+    focal: float = 20.0
+    dice: float = 1.0
+    iou: float = 1.0
+    alpha: float | None = 0.25
+    gamma: float = 2.0
+    mean_share: float = 0.0
+    label_all_ious: bool = True
+
+
+@dataclass
+class TrainConfig:
+    """One training run.
+
+    lr, encoder_lr: peak learning rates of prompt encoder and decoder, and of the encoder (its pretrained part gets
+    backbone_lr). Schedule: linear warm-up, constant, linear decay to zero over the last decay_steps.
+    affinity: weight of the dense auxiliary loss on the embedding (`train.affinity`), 0 turns it off.
+    freeze: parameters whose names start with one of these stay as they are.
+    ema: decay of the averaged weights that are evaluated and shipped. balance: see `data.loader.PromptDataset`.
+    """
+
+    model: str = "lite"
+    data: list[str] = field(default_factory=list)
+    seed: int = 0
+    lr: float = 5e-4
+    encoder_lr: float = 5e-4
+    backbone_lr: float = 1e-4
+    freeze: list[str] = field(default_factory=list)
+    weight_decay: float = 0.1
+    warmup_steps: int = 250
+    decay_steps: int = 300
+    clip_norm: float = 1.0
+    ema: float = 0.998
+    affinity: float = 0.0
+    affinity_masks: int = 24
+    dropout: float = 0.0
+    box_chance: float = 0.5
+    scale: list[float] = field(default_factory=lambda: [1.0, 1.0])
+    flip: float = 0.0
+    color: float = 0.0
+    balance: float = 0.5
+    loader_workers: int = 1
+    save_every: int = 100
+    losses: Losses = field(default_factory=Losses)
+    phases: list[Phase] = field(default_factory=lambda: [Phase()])
+
+    @property
+    def total_steps(self) -> int:
+        """Where the last phase ends."""
+        return self.phases[-1].until_step
+
+    def phase_at(self, step: int) -> Phase:
+        """The phase that `step` belongs to."""
+        return next(p for p in self.phases if step < p.until_step)
+
+    def lr_factor(self, step: int) -> float:
+        """Share of the peak learning rate at `step`."""
+        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        return warm * min(1.0, (self.total_steps - step) / max(1, self.decay_steps))
+
+
+def load_config(path: Path, overrides: list[str] | None = None) -> TrainConfig:
+    """A recipe file with `key=value` overrides; unknown keys and wrong types are refused by name."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        recipe = OmegaConf.load(path)
+        merged = OmegaConf.merge(
+            OmegaConf.structured(TrainConfig), recipe, OmegaConf.from_dotlist(overrides or [])
+        )
+        return cast(TrainConfig, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        raise OptionError(f"{path}: {error}") from error

@@ -1,0 +1,188 @@
+"""The training loop: batches → rounds → losses → step, with exact resume."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Subset
+
+from anymask.core.allocator import keep_freed_memory
+from anymask.core.errors import AnymaskError
+from anymask.data.augment import Augmentation
+from anymask.data.loader import Batch, PromptDataset, collate, one_thread
+from anymask.data.readers import Photo
+from anymask.model.lite_encoder import imagenet_backbone_weights
+from anymask.model.presets import build_sam
+from anymask.model.sam import Sam
+from anymask.train.affinity import AffinityHead
+from anymask.train.checkpoint import load_training_state, save_training_state
+from anymask.train.clicks import round_plan
+from anymask.train.config import Phase, TrainConfig
+from anymask.train.losses import LossWeights
+from anymask.train.rounds import run_rounds
+
+
+class TrainingError(AnymaskError, RuntimeError):
+    """The run cannot go on; the last checkpoint is intact."""
+
+
+class Trainer:
+    """Model, optimiser and their averaged copy; `run` trains until the last phase ends."""
+
+    def __init__(self, config: TrainConfig, photos: list[Photo], out: Path) -> None:
+        keep_freed_memory()
+        torch.manual_seed(config.seed)
+        self.config, self.photos, self.out = config, photos, out
+        self.sam = build_sam(config.model, dropout=config.dropout).train()
+        if config.model == "lite":
+            self.sam.image_encoder.backbone.load_state_dict(imagenet_backbone_weights())
+            self.sam.image_encoder.to(memory_format=torch.channels_last)
+        for name, parameter in self.sam.named_parameters():
+            parameter.requires_grad_(not name.startswith(tuple(config.freeze)))
+        self.affinity = AffinityHead() if config.affinity else None
+        self.optimizer = torch.optim.AdamW(self._groups(), betas=(0.9, 0.999))
+        self.average = {k: v.detach().clone().float() for k, v in self.sam.state_dict().items()}
+        self.step = 0
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Parameter groups: backbone, rest of the encoder, prompt side; norms and biases without decay."""
+        config = self.config
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        modules = [self.sam] + ([self.affinity] if self.affinity else [])
+        for module in modules:
+            for name, parameter in module.named_parameters():
+                if not parameter.requires_grad:
+                    continue
+                lr = config.lr
+                if name.startswith("image_encoder."):
+                    pretrained = name.startswith("image_encoder.backbone.")
+                    lr = config.backbone_lr if pretrained else config.encoder_lr
+                decay = config.weight_decay if parameter.dim() > 1 else 0.0
+                groups.setdefault((lr, decay), []).append(parameter)
+        return [
+            {"params": p, "lr": lr, "peak_lr": lr, "weight_decay": decay}
+            for (lr, decay), p in groups.items()
+        ]
+
+    def run(self, resume: bool = True, stop_at: int | None = None) -> None:
+        """Train, saving every `save_every` steps and at SIGTERM; continue from `out` where it holds a run."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        if resume and (self.out / "state.pt").exists():
+            load_training_state(self)
+            print(f"resumed at step {self.step}", flush=True)
+        stopping: list[int] = []
+        signal.signal(signal.SIGTERM, lambda *_: stopping.append(1))
+        end = min(self.config.total_steps, stop_at or self.config.total_steps)
+        started, first = time.time(), self.step
+        for batch, phase in self._batches(end):
+            log = self._train_step(batch, phase)
+            self.step += 1
+            rate = (self.step - first) / (time.time() - started)
+            log |= {"step": self.step, "minutes_left": (end - self.step) / rate / 60}
+            with (self.out / "log.jsonl").open("a") as file:
+                file.write(json.dumps(log) + "\n")
+            if self.step % self.config.save_every == 0 or self.step == end or stopping:
+                save_training_state(self)
+            if stopping:
+                break
+
+    def _batches(self, end: int) -> Iterator[tuple[Batch, Phase]]:
+        """Batches from the current step on; sample numbers follow from the step, so a restart repeats nothing."""
+        config, done, first_sample = self.config, 0, 0
+        for phase in config.phases:
+            begin, until = max(done, self.step), min(phase.until_step, end)
+            offset = first_sample + (begin - done) * phase.photos
+            first_sample += (phase.until_step - done) * phase.photos
+            done = phase.until_step
+            if begin >= until:
+                continue
+            dataset = PromptDataset(
+                self.photos,
+                side=phase.image_size,
+                masks_per_photo=max(phase.masks, config.affinity_masks if self.affinity else 0),
+                length=offset + (until - begin) * phase.photos,
+                augmentation=Augmentation(tuple(config.scale), config.flip, config.color),  # type: ignore[arg-type]
+                seed=config.seed,
+                balance=config.balance,
+            )
+            loader = DataLoader(
+                Subset(dataset, range(offset, len(dataset))),
+                batch_size=phase.photos,
+                num_workers=config.loader_workers,
+                collate_fn=collate,
+                worker_init_fn=one_thread,
+                prefetch_factor=4 if config.loader_workers else None,
+            )
+            for batch in loader:
+                yield batch, phase
+
+    def _train_step(self, batch: Batch, phase: Phase) -> dict[str, Any]:
+        torch.manual_seed(self.config.seed * 1_000_003 + self.step)  # clicks and noise follow from the step
+        config, sam = self.config, self.sam
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * config.lr_factor(self.step)
+        images = torch.nan_to_num((batch.images - sam.pixel_mean) / sam.pixel_std)
+        full = sam.image_encoder(images.contiguous(memory_format=torch.channels_last))  # (B, C, S/stride, S/stride)
+        leaf = full.detach().requires_grad_()  # the decoder's graph is freed photo by photo
+        cells = phase.cells or full.shape[-1]
+        b = len(batch.names)
+        num_clicks = phase.num_clicks
+        if phase.fewer_rounds:
+            num_clicks = int(torch.randint(0, num_clicks + 1, ()))
+        rounds, log = [], {}
+        plan = round_plan(num_clicks, phase.num_empty)
+        weights = LossWeights(**asdict(config.losses))
+        for i in range(b):
+            embedding = leaf[i : i + 1]
+            if cells != full.shape[-1]:
+                embedding = F.adaptive_avg_pool2d(embedding, cells)
+            result = run_rounds(
+                sam, embedding, batch.masks[i, : phase.masks], phase.image_size, plan, weights, config.box_chance
+            )
+            self._check_finite(result.loss, batch.names[i])
+            (result.loss / b).backward()
+            rounds.append(result.per_round)
+        if self.affinity is not None:
+            loss = self.affinity(leaf, batch.masks)
+            (config.affinity * loss).backward()
+            log["affinity"] = loss.item()
+        full.backward(leaf.grad)
+        parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
+        log["grad_norm"] = nn.utils.clip_grad_norm_(parameters, config.clip_norm).item()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._update_average()
+        log["rounds"] = [
+            {k: sum(r[j][k] for r in rounds) / b for k in rounds[0][0]} for j in range(len(rounds[0]))
+        ]
+        return log
+
+    def _check_finite(self, loss: Tensor, name: str) -> None:
+        if not math.isfinite(loss.item()):
+            raise TrainingError(
+                f"the loss of photo {name!r} is {loss.item()} at step {self.step}. Lower the learning rate or look at "
+                f"that photo; the last checkpoint in {self.out} is intact."
+            )
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        for key, value in self.sam.state_dict().items():
+            self.average[key].lerp_(value.float(), 1 - decay)
+
+
+def averaged_model(trainer: Trainer) -> Sam:
+    """The model with the averaged weights, in evaluation mode."""
+    sam = build_sam(trainer.config.model)
+    sam.load_state_dict(trainer.average)
+    return sam.eval()

@@ -1,0 +1,87 @@
+"""The interactive rounds of one photo: prompts, masks, losses, hand-over (PAPER §3.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from anymask.model.sam import Sam
+from anymask.train.clicks import corrective_clicks, first_prompts
+from anymask.train.losses import LossWeights, round_loss
+
+
+@dataclass(frozen=True)
+class RoundsResult:
+    """loss: mean over the rounds. per_round: detached scalars, one dict for each round."""
+
+    loss: Tensor
+    per_round: list[dict[str, float]]
+
+
+def run_rounds(
+    sam: Sam,
+    embedding: Tensor,
+    masks: Tensor,
+    side: int,
+    plan: list[bool],
+    weights: LossWeights,
+    box_chance: float = 0.5,
+    through_time: bool = False,
+) -> RoundsResult:
+    """All rounds for the masks of one photo.
+
+    embedding: (1, C, h, w). masks: (P, S, S) uint8. plan: `clicks.round_plan`. through_time: let gradients flow
+    through the logits that are fed back; detached otherwise, which is cheaper and the default (the paper is silent).
+    """
+    h, w = embedding.shape[-2:]
+    target = F.interpolate(masks[None].float(), size=(4 * h, 4 * w), mode="area")[0]
+    solid = target > 0.5
+    empty = ~solid.flatten(1).any(dim=1)  # thinner than a logit everywhere: take its densest places
+    if empty.any():
+        peak = target.flatten(1).amax(dim=1)[:, None, None]
+        solid = torch.where(empty[:, None, None], target >= peak, solid)
+    prompts = first_prompts(solid, side, box_chance)
+    previous: Tensor | None = None
+    losses, log = [], []
+    for i, new_click in enumerate([False, *plan]):
+        if new_click:
+            assert previous is not None
+            clicks = corrective_clicks(previous.detach()[:, 0], solid, side)
+            prompts = prompts.with_clicks(*clicks)
+        logits, iou = decode_prompts(sam, embedding, prompts.coords_xy, prompts.labels, previous, side, i == 0)
+        result = round_loss(logits, iou, target, weights)
+        losses.append(result.total)
+        log.append(
+            {
+                "loss": result.total.item(),
+                "mask": result.mask.item(),
+                "best_iou": result.best_iou.mean().item(),
+                "chosen_iou": result.true_iou.gather(1, iou.argmax(1, keepdim=True)).mean().item(),
+            }
+        )
+        best = iou.argmax(dim=1)  # hand-over by predicted IoU, unlike the loss
+        previous = logits[torch.arange(len(best)), best].unsqueeze(1)
+        previous = previous if through_time else previous.detach()
+    return RoundsResult(torch.stack(losses).mean(), log)
+
+
+def decode_prompts(
+    sam: Sam,
+    embedding: Tensor,
+    coords_xy: Tensor,
+    labels: Tensor,
+    previous: Tensor | None,
+    side: int,
+    multimask: bool,
+) -> tuple[Tensor, Tensor]:
+    """Decode token prompts on an embedding of any number of cells; coordinates in an S×S frame."""
+    encoder = sam.prompt_encoder
+    h, w = embedding.shape[-2:]
+    scale = encoder.input_image_size[0] / side  # the model's own frame, whatever the view's size
+    sparse = encoder.embed_tokens((coords_xy + 0.5) * scale - 0.5, labels)
+    dense = encoder.embed_no_mask() if previous is None else encoder.embed_masks(previous)
+    pe = encoder.pe_layer((h, w)).unsqueeze(0)
+    return sam.mask_decoder(embedding, pe, sparse, dense, multimask)
