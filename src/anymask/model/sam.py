@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from anymask.model.mask_decoder import MaskDecoder
 from anymask.model.prompt_encoder import PromptEncoder
 from anymask.model.transformer import ImageTokens
+from anymask.model.upscale import upscale_logits
 
 
 class ImageEncoder(Protocol):
@@ -142,11 +143,9 @@ class Sam(nn.Module):
     ) -> Tensor:
         """Low-resolution logits (P, M, 4h, 4w) to logits (P, M, H, W) of the photo.
 
-        Bilinear to S×S, crop the padding, bilinear to the original size: two steps, as the official model does.
+        input_size: the photo's size inside the model's square (H, W). original_size: the photo's size (H, W).
         """
-        side = self.image_encoder.img_size
-        masks = F.interpolate(masks, (side, side), mode="bilinear", align_corners=False)
-        masks = masks[..., : input_size[0], : input_size[1]]
-        if tuple(input_size) == tuple(original_size):
-            return masks
-        return F.interpolate(masks, tuple(original_size), mode="bilinear", align_corners=False)
+        height, width = original_size
+        in_height, in_width = input_size
+        side = int(self.image_encoder.img_size)
+        return upscale_logits(masks, side, (in_height, in_width), (height, width))

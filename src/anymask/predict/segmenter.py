@@ -1,0 +1,95 @@
+"""The torch model as a `Segmenter`."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+
+from anymask.core.allocator import keep_freed_memory
+from anymask.core.geometry import Frame
+from anymask.core.images import resize_image
+from anymask.core.types import Embedding, MaskBatch, PromptBatch
+from anymask.model.sam import Sam
+from anymask.model.transformer import ImageTokens
+
+PROMPTS_AT_ONCE = 16  # decoded together; more would not be faster, only larger (docs/log.md)
+
+
+class TorchSegmenter:
+    """Encode photos and decode prompts with a `Sam` module, wherever it lives and in its own precision."""
+
+    def __init__(self, sam: Sam) -> None:
+        self.sam = sam
+        self.side = int(sam.image_encoder.img_size)
+        self.mask_threshold = sam.mask_threshold
+        if sam.device.type == "cpu":
+            keep_freed_memory()
+        self._prepared: tuple[Any, ImageTokens] | None = None  # of the latest embedding
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hex digits of the prompt encoder's weights: tells embeddings of different models apart."""
+        encoder = self.sam.prompt_encoder
+        digest = hashlib.sha256()
+        for tensor in (encoder.pe_layer.positional_encoding_gaussian_matrix, encoder.no_mask_embed.weight):
+            digest.update(tensor.detach().float().cpu().numpy().tobytes())
+        digest.update(str(self.side).encode())
+        return digest.hexdigest()[:12]
+
+    @torch.inference_mode()
+    def encode(self, images: list[np.ndarray]) -> list[Embedding]:
+        """Photos (H, W, 3) uint8 RGB to embeddings in one batch."""
+        frames = [Frame.of(image.shape[:2], self.side) for image in images]
+        scaled = [resize_image(image, f.input_hw) for image, f in zip(images, frames)]
+        tensors = [torch.as_tensor(s, device=self.sam.device).permute(2, 0, 1) for s in scaled]
+        return self.encode_scaled(tensors, frames)
+
+    @torch.inference_mode()
+    def encode_scaled(self, tensors: list[torch.Tensor], frames: list[Frame]) -> list[Embedding]:
+        """Photos already scaled to their frames, (3, h, w) on the 0..255 scale, to embeddings."""
+        batch = torch.stack([self.sam.preprocess(t) for t in tensors])
+        features = self.sam.encode(batch)
+        model = self.fingerprint
+        return [Embedding(features[i : i + 1], frame, model) for i, frame in enumerate(frames)]
+
+    @torch.inference_mode()
+    def decode(self, embedding: Embedding, prompts: PromptBatch, multimask: bool) -> MaskBatch:
+        """Low-resolution logits (P, M, 4h, 4w) and predicted IoU (P, M) as float32 tensors."""
+        features = self._tensor(embedding.features, self.sam.dtype)
+        points = None
+        if prompts.points_xy is not None:
+            points = (self._tensor(prompts.points_xy), self._tensor(prompts.labels))
+        boxes, masks = self._tensor(prompts.boxes_xyxy), self._tensor(prompts.mask_logits)
+        prepared = self._prepare(features) if masks is None else None
+        kinds = [points[0] if points else None, boxes, masks]
+        total = max((len(k) for k in kinds if k is not None), default=1)
+        low_res, iou = [], []
+        for start in range(0, total, PROMPTS_AT_ONCE):
+            part = slice(start, start + PROMPTS_AT_ONCE)
+            logits, predicted = self.sam.decode(
+                features,
+                (points[0][part], points[1][part]) if points else None,
+                boxes[part] if boxes is not None else None,
+                masks[part] if masks is not None else None,
+                multimask,
+                prepared,
+            )
+            low_res.append(logits)
+            iou.append(predicted)
+        if len(low_res) == 1:
+            return MaskBatch(low_res[0], iou[0])
+        return MaskBatch(torch.cat(low_res), torch.cat(iou))
+
+    def _prepare(self, features: torch.Tensor) -> ImageTokens:
+        """The image side for prompts without masks, kept for the latest embedding."""
+        if self._prepared is None or self._prepared[0] is not features:
+            self._prepared = (features, self.sam.prepare(features))
+        return self._prepared[1]
+
+    def _tensor(self, value: Any, dtype: torch.dtype = torch.float32) -> Any:
+        if value is None:
+            return None
+        return torch.as_tensor(value, device=self.sam.device).to(dtype)
