@@ -1,9 +1,9 @@
 """The one resize-and-pad rule, both ways, for points, boxes and sizes.
 
 A photo of H×W pixels is scaled so that its longer side equals the model side S, each side rounded half up on
-its own, then padded with zeros on the right and at the bottom to S×S (PAPER app. A; rounding as in the official
-code). Coordinates are scaled by the *rounded* sizes. `tests/golden/geometry.json` pins this rule; every other
-implementation (ONNX, OpenVINO, TypeScript) reads the same file.
+its own, then padded with zeros on the right and at the bottom to S×S (PAPER app. A; rounding as in the
+official code). Coordinates are scaled by the *rounded* sizes. `tests/golden/geometry.json` pins this rule;
+every other implementation (ONNX, OpenVINO, TypeScript) reads the same file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from anymask.core.errors import ImageError
+from anymask.core.errors import ImageError, OptionError
+
+MAX_PIXELS = 200_000_000  # largest picture or mask decoded from outside unless told otherwise: 600 MB as RGB
 
 
 def scaled_hw(original_hw: tuple[int, int], side: int) -> tuple[int, int]:
@@ -23,6 +25,8 @@ def scaled_hw(original_hw: tuple[int, int], side: int) -> tuple[int, int]:
     height, width = original_hw
     if height < 1 or width < 1:
         raise ImageError(f"an image needs at least 1×1 pixels, got {height}×{width} (H×W).")
+    if side < 1:
+        raise OptionError(f"the model side must be at least 1 pixel, got {side}.")
     scale = side * 1.0 / max(height, width)
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
@@ -43,7 +47,8 @@ class Frame:
     @classmethod
     def of(cls, original_hw: tuple[int, int], side: int) -> Frame:
         """The frame of a photo of `original_hw` (H, W) for a model of `side` pixels."""
-        return cls(tuple(original_hw), scaled_hw(original_hw, side), side)  # type: ignore[arg-type]
+        height, width = original_hw
+        return cls((int(height), int(width)), scaled_hw(original_hw, side), side)
 
     @property
     def scale_xy(self) -> tuple[float, float]:
@@ -55,33 +60,36 @@ class Frame:
 
 
 def to_model_xy(points_xy: Any, frame: Frame) -> Any:
-    """Points (..., 2) in original pixels, array or tensor, to the model frame; floats, no clipping."""
-    return points_xy * _pair(points_xy, frame.scale_xy)
+    """Points (..., 2) in original pixels, array or tensor, to the model frame; floats, no clipping.
+
+    An array gives float64; a tensor float32, or float64 if it was. Bit-equal to segment_anything's
+    `apply_coords`.
+    """
+    return points_xy * _like(points_xy, frame.scale_xy)
 
 
 def to_original_xy(points_xy: Any, frame: Frame) -> Any:
-    """Exact inverse of `to_model_xy`."""
-    x, y = frame.scale_xy
-    return points_xy * _pair(points_xy, (1.0 / x, 1.0 / y))
+    """Inverse of `to_model_xy`."""
+    return points_xy / _like(points_xy, frame.scale_xy)
 
 
 def to_model_xyxy(boxes_xyxy: Any, frame: Frame) -> Any:
     """Boxes (..., 4) as x0, y0, x1, y1 in original pixels to the model frame."""
-    return boxes_xyxy * _pair(boxes_xyxy, frame.scale_xy * 2)
+    return boxes_xyxy * _like(boxes_xyxy, frame.scale_xy * 2)
 
 
 def to_original_xyxy(boxes_xyxy: Any, frame: Frame) -> Any:
-    """Exact inverse of `to_model_xyxy`."""
-    x, y = frame.scale_xy
-    return boxes_xyxy * _pair(boxes_xyxy, (1.0 / x, 1.0 / y) * 2)
+    """Inverse of `to_model_xyxy`."""
+    return boxes_xyxy / _like(boxes_xyxy, frame.scale_xy * 2)
 
 
-def _pair(like: Any, values: tuple[float, ...]) -> Any:
-    """`values` as an array or tensor that multiplies `like` in floating point."""
-    if hasattr(like, "new_tensor"):  # a torch tensor, without importing torch
+def _like(like: Any, values: tuple[float, ...]) -> Any:
+    """`values` as an array or tensor that computes with `like` in floating point."""
+    if hasattr(like, "new_tensor"):  # a torch tensor, without importing torch for arrays
         import torch
 
-        dtype = like.dtype if like.is_floating_point() else torch.float32
+        # half precision is too coarse for pixels
+        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
         return torch.tensor(values, dtype=dtype, device=like.device)
     import numpy as np
 
