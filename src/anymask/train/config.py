@@ -17,6 +17,7 @@ class Phase:
     cells: side of the embedding that the decoder sees; the encoder's map is averaged down to it (0: as it is).
     photos: photos a step. masks: masks of each photo. num_clicks, num_empty: rounds after the first with and without
     a new click (8 and 2 in the paper). fewer_rounds: draw the number of clicks anew each step, 0 … num_clicks.
+    min_area_px: smaller masks of a view are left out; coarse cells learn nothing from them.
     """
 
     until_step: int = 1000
@@ -27,6 +28,7 @@ class Phase:
     num_clicks: int = 8
     num_empty: int = 2
     fewer_rounds: bool = False
+    min_area_px: int = 24
 
 
 @dataclass

@@ -114,6 +114,7 @@ class Trainer:
                 augmentation=Augmentation(tuple(config.scale), config.flip, config.color),  # type: ignore[arg-type]
                 seed=config.seed,
                 balance=config.balance,
+                min_area_px=phase.min_area_px,
             )
             loader = DataLoader(
                 Subset(dataset, range(offset, len(dataset))),
