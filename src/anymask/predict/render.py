@@ -208,8 +208,9 @@ def _draw_box(canvas: np.ndarray, box_xyxy: np.ndarray, line_px: float) -> None:
     down, right = np.ogrid[y, x]
     outside = _rectangle(right, down, (x0, y0, x1, y1), radius=0)
     region = canvas[y, x]
-    _blend(region, _INK, 0.55 * _cover(np.abs(outside) - line_px * 0.5 - 1))
-    _blend(region, _BOX, _cover(np.abs(outside) - line_px * 0.5))
+    line = np.abs(outside + 0.5 - line_px / 2) - line_px / 2  # starts at a pixel's edge, so it stays crisp
+    _blend(region, _INK, 0.6 * _cover(line - 1))
+    _blend(region, _BOX, _cover(line))
 
 
 def _draw_click(canvas: np.ndarray, xy: np.ndarray, adds: bool) -> None:
