@@ -94,10 +94,12 @@ def overlay(
     canvas = image.copy()
     line_px = max(2.0, max(hw) / 600)
     extents = mask_boxes(masks)
-    painted_first = sorted(range(len(masks)), key=lambda i: -int(np.count_nonzero(masks[i])))
-    for i in painted_first:
-        if masks[i].any():
-            _draw_mask(canvas, masks[i], extents[i], colours[i], line_px)
+    areas = np.count_nonzero(masks, axis=(1, 2))
+    large_first = [i for i in np.argsort(-areas, kind="stable") if areas[i] > 0]
+    for i in large_first:
+        _tint(canvas, image, masks[i], extents[i], colours[i])
+    for i in large_first:
+        _outline(canvas, masks[i], extents[i], colours[i], line_px)
     for box in boxes_xyxy:
         _draw_box(canvas, box, line_px)
     for xy, sign in zip(points_xy, signs):
@@ -180,10 +182,20 @@ def candidates_sheet(
     return contact_sheet(pictures, titles, columns, tile_px=tile_px)
 
 
-def _draw_mask(
+def _tint(
+    canvas: np.ndarray, image: np.ndarray, mask: np.ndarray, extent: np.ndarray, colour: Colour
+) -> None:
+    """The photo seen through the mask's colour; not what is on the canvas, so that tints never mix to mud."""
+    y, x = _window(canvas, *extent)
+    levels = np.arange(256)[:, None] * (1 - _FILL_ALPHA) + np.array(colour) * _FILL_ALPHA  # (256, 3)
+    tinted = cv2.LUT(np.ascontiguousarray(image[y, x]), np.rint(levels).astype(np.uint8)[:, None])
+    np.copyto(canvas[y, x], tinted, where=mask[y, x][..., None])
+
+
+def _outline(
     canvas: np.ndarray, mask: np.ndarray, extent: np.ndarray, colour: Colour, line_px: float
 ) -> None:
-    """Tint inside, a coloured line along the inner edge, and a thinner white one outside it."""
+    """A coloured line along the inner edge of a mask, and a thinner white one outside it."""
     white_px = line_px * 0.6
     margin = math.ceil(white_px) + 3
     y, x = _window(canvas, extent[0] - margin, extent[1] - margin, extent[2] + margin, extent[3] + margin)
@@ -194,7 +206,6 @@ def _draw_mask(
         1:-1, 1:-1
     ]  # rounds the staircase of pixels
     region = canvas[y, x]
-    _blend(region, colour, _FILL_ALPHA * _cover(distance))
     _blend(region, WHITE, 0.95 * _cover(np.abs(distance - white_px / 2) - white_px / 2))
     _blend(region, colour, _cover(np.abs(distance + line_px / 2) - line_px / 2))
 
@@ -284,8 +295,10 @@ def _free_row(taken: list[tuple[int, int, int, int]], x: int, y: int, w: int, h:
 
 def _blend(region: np.ndarray, colour: Colour, alpha: np.ndarray) -> None:
     """Paint `colour` over a view of the canvas with opacity (H, W) 0 … 1."""
-    weight = alpha.astype(np.float32)[..., None]
-    region[:] = (region + (np.asarray(colour, dtype=np.float32) - region) * weight + 0.5).astype(np.uint8)
+    at = np.nonzero(alpha)
+    below = region[at].astype(np.float32)
+    weight = alpha[at].astype(np.float32)[:, None]
+    region[at] = (below + (np.asarray(colour, dtype=np.float32) - below) * weight + 0.5).astype(np.uint8)
 
 
 def _cover(distance: np.ndarray) -> np.ndarray:
