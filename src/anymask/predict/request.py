@@ -12,7 +12,7 @@ import numpy as np
 
 from anymask.core.files import write_aside
 from anymask.core.images import read_image, write_image
-from anymask.core.rle import encode
+from anymask.core.rle import encode_one
 from anymask.predict.predictor import SamPredictor
 from anymask.predict.render import overlay
 
@@ -86,7 +86,7 @@ def to_json(result: Result, name: str, model: str, request: Request) -> dict[str
                     "predicted_iou": round(float(iou), 4),
                     "area": int(mask.sum()),
                     "bbox": box,  # XYWH
-                    "segmentation": encode(mask),
+                    "segmentation": encode_one(mask),
                 }
             )
         objects.append({"candidates": candidates})

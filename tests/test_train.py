@@ -1,0 +1,305 @@
+"""Proves: losses by hand, the simulated annotator's rules, the rounds, and a run that goes on exactly after kill -9."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from anymask.core.errors import InputError, OptionError
+from anymask.core.rle import encode_one
+from anymask.data.augment import Augmentation, random_view
+from anymask.data.loader import PromptDataset, collate
+from anymask.data.readers import read_shards
+from anymask.model.sam import Sam
+from anymask.train.clicks import (
+    bounding_boxes,
+    corrective_clicks,
+    first_prompts,
+    noised_boxes,
+    round_plan,
+    sample_pixels,
+)
+from anymask.train.config import TrainConfig, load_config
+from anymask.train.losses import LossWeights, dice_loss, focal_loss, mask_iou, round_loss
+from anymask.train.rounds import decode_prompts, run_rounds
+
+
+def test_losses_by_hand() -> None:
+    logits = torch.tensor([[[0.0, 2.0], [-1.0, 0.0]]])
+    target = torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])
+    p = 1 / (1 + np.exp(-np.array([0.0, 2.0, -1.0, 0.0])))
+    t = np.array([0.0, 1, 0, 1])
+    p_t = np.where(t == 1, p, 1 - p)
+    plain = (1 - p_t) ** 2 * -np.log(p_t)
+    weighted = np.where(t == 1, 0.25, 0.75) * plain
+    assert focal_loss(logits, target, None, 2).item() == pytest.approx(plain.mean(), rel=1e-5)
+    assert focal_loss(logits, target, 0.25, 2).item() == pytest.approx(weighted.mean(), rel=1e-5)
+    dice = 1 - (2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1)
+    assert dice_loss(logits, target).item() == pytest.approx(dice, rel=1e-5)
+    assert mask_iou(logits, target).item() == pytest.approx(1 / 2)
+
+
+def test_gradient_goes_through_the_least_loss_only() -> None:
+    target = torch.zeros(1, 8, 8)
+    target[:, :4] = 1
+    logits = torch.stack([torch.zeros(8, 8), 4 * (2 * target[0] - 1), torch.zeros(8, 8)])[None]
+    logits.requires_grad_()
+    result = round_loss(logits, torch.zeros(1, 3), target, LossWeights())
+    result.mask.backward()
+    moved = logits.grad.abs().sum(dim=(-2, -1))[0]  # type: ignore[union-attr]
+    assert moved[1] > 0 and moved[0] == 0 and moved[2] == 0
+    assert result.best_iou.item() == 1
+    assert result.iou.item() == pytest.approx(float((result.true_iou**2).mean()))
+
+
+def test_sampled_pixels_are_uniform_and_inside() -> None:
+    torch.manual_seed(0)
+    region = torch.zeros(1, 10, 12, dtype=torch.bool)
+    region[0, 2:4, 5:10] = True
+    at = sample_pixels(region.expand(5000, -1, -1))
+    counts = torch.zeros(10, 12)
+    for x, y in at.tolist():
+        counts[y, x] += 1
+    assert (counts > 0).equal(region[0])
+    assert counts[region[0]].min() > 400  # 500 expected of each of ten pixels
+
+
+def test_boxes_and_their_noise() -> None:
+    masks = torch.zeros(2, 20, 30, dtype=torch.bool)
+    masks[0, 3:7, 5:21] = True
+    masks[1, 19, 29] = True
+    assert bounding_boxes(masks).tolist() == [[5, 3, 20, 6], [29, 19, 29, 19]]
+    torch.manual_seed(0)
+    box = torch.tensor([[300.0, 400.0, 380.0, 440.0]]).expand(20000, -1)
+    moved = noised_boxes(box, 1024) - box
+    assert moved[:, 0].std().item() == pytest.approx(8, rel=0.05)  # 10 % of the 80 px side
+    assert moved[:, 1].std().item() == pytest.approx(4, rel=0.05)
+    large = torch.tensor([[0.0, 0.0, 1023.0, 1023.0]]).expand(2000, -1)
+    assert (noised_boxes(large, 1024) - large).abs().max() <= 20
+    assert noised_boxes(large, 1024).max() <= 1023 and noised_boxes(large, 1024).min() >= 0
+
+
+def test_first_prompts_are_half_boxes_and_points_lie_inside() -> None:
+    torch.manual_seed(0)
+    mask = torch.zeros(64, 64, dtype=torch.bool)
+    mask[10:20, 30:50] = True
+    prompts = first_prompts(mask.expand(2000, -1, -1), side=256)
+    is_box = prompts.labels[:, 0] == 2
+    assert 0.45 < is_box.float().mean() < 0.55
+    assert prompts.labels[is_box].unique(dim=0).tolist() == [[2, 3]]
+    assert prompts.labels[~is_box].unique(dim=0).tolist() == [[1, -1]]
+    points = prompts.coords_xy[~is_box, 0]
+    assert points.min(dim=0).values.tolist() == [30 * 4 + 1.5, 10 * 4 + 1.5]
+    assert points.max(dim=0).values.tolist() == [49 * 4 + 1.5, 19 * 4 + 1.5]
+
+
+def test_corrective_clicks_have_the_sign_of_the_error() -> None:
+    torch.manual_seed(0)
+    mask = torch.zeros(3, 16, 16, dtype=torch.bool)
+    mask[:, 4:8, 4:8] = True
+    logits = torch.where(mask, 5.0, -5.0)
+    logits[0, 4, 4:8] = -5  # missed
+    logits[1, 12, 12] = 5  # too much
+    coords, labels = corrective_clicks(logits, mask, side=16)
+    assert labels.tolist() == [1, 0, 1]  # nothing wrong in the third: a foreground click
+    assert coords[0, 1] == 4 and coords[1].tolist() == [12, 12]
+    x, y = coords[2].long().tolist()
+    assert mask[2, y, x]
+
+
+def test_round_plan_is_the_papers() -> None:
+    generator = torch.Generator().manual_seed(0)
+    plans = [round_plan(8, 2, generator) for _ in range(300)]
+    assert all(len(p) == 10 and sum(p) == 8 and p[-1] is False for p in plans)
+    places = {p.index(False) for p in plans}
+    assert places == set(range(9))  # anywhere among the eight clicks
+
+
+def test_rounds_feed_logits_back_and_train_every_part(lite_random: Sam) -> None:
+    torch.manual_seed(0)
+    masks = torch.zeros(4, 128, 128, dtype=torch.uint8)
+    for i in range(4):
+        masks[i, 10 + 20 * i : 50 + 20 * i, 20:90] = 1
+    embedding = torch.randn(1, 256, 16, 16, requires_grad=True)
+    weights = LossWeights(mean_share=0.5)  # all three masks, else some heads may win no mask
+    result = run_rounds(lite_random, embedding, masks, 128, round_plan(8, 2), weights)
+    assert len(result.per_round) == 11
+    result.loss.backward()
+    untouched = [
+        name
+        for module in (lite_random.prompt_encoder, lite_random.mask_decoder)
+        for name, p in module.named_parameters()
+        if p.grad is None or not p.grad.abs().sum()
+    ]
+    # attention logits do not depend on a key bias: softmax ignores what is equal for all keys
+    assert all(name.endswith("k_proj.bias") for name in untouched), untouched
+    lite_random.zero_grad()
+
+
+def test_gradient_through_time_is_optional(lite_random: Sam) -> None:
+    masks = torch.zeros(1, 64, 64, dtype=torch.uint8)
+    masks[0, 10:50, 10:50] = 1
+    grads = []
+    for through in (False, True):
+        torch.manual_seed(0)
+        embedding = torch.randn(1, 256, 8, 8, requires_grad=True)
+        result = run_rounds(
+            lite_random, embedding, masks, 64, [True, False], LossWeights(), 0.0, through_time=through
+        )
+        result.loss.backward()
+        grads.append(embedding.grad)
+        lite_random.zero_grad()
+    assert not torch.allclose(grads[0], grads[1])
+
+
+def test_prompts_in_a_batch_equal_prompts_alone(lite_random: Sam) -> None:
+    torch.manual_seed(0)
+    masks = torch.rand(5, 32, 32) > 0.5
+    prompts = first_prompts(masks, 256)
+    embedding = torch.randn(1, 256, 8, 8)
+    with torch.no_grad():
+        together, _ = decode_prompts(lite_random, embedding, prompts.coords_xy, prompts.labels, None, 256, True)
+        for i in range(5):
+            alone, _ = decode_prompts(
+                lite_random, embedding, prompts.coords_xy[i : i + 1], prompts.labels[i : i + 1], None, 256, True
+            )
+            torch.testing.assert_close(alone[0], together[i], atol=1e-4, rtol=1e-4)
+
+
+def test_views_move_photo_and_masks_together() -> None:
+    image = np.zeros((60, 90, 3), np.uint8)
+    image[20:40, 30:70] = 200
+    mask = (image[..., 0] > 0).astype(np.uint8)[None]
+    for seed in range(30):
+        view, masks = random_view(
+            image, mask, 64, Augmentation((0.5, 2.0), flip=0.5), np.random.default_rng(seed)
+        )
+        inside = np.nan_to_num(view[..., 0]) > 100
+        assert view.shape == (64, 64, 3) and masks.shape == (1, 64, 64)
+        assert (inside != masks[0].astype(bool)).mean() < 0.06
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shard of six small pictures with discs."""
+    folder = tmp_path_factory.mktemp("shards")
+    rng = np.random.default_rng(0)
+    with tarfile.open(folder / "discs-000.tar", "w") as tar:
+        for i in range(6):
+            image = rng.integers(0, 90, (64, 96, 3), dtype=np.uint8)
+            rles = []
+            for _ in range(3):
+                y, x, r = rng.integers(15, 50), rng.integers(15, 80), rng.integers(6, 14)
+                ys, xs = np.mgrid[:64, :96]
+                disc = (ys - y) ** 2 + (xs - x) ** 2 < r * r
+                image[disc] = rng.integers(120, 255, 3)
+                rles.append({"segmentation": encode_one(disc), "area": int(disc.sum())})
+            encoded = io.BytesIO()
+            Image.fromarray(image).save(encoded, "PNG")
+            record = {"image": {"image_id": i, "width": 96, "height": 64, "file_name": f"d{i}.png"}}
+            for name, content in (
+                (f"d{i}.png", encoded.getvalue()),
+                (f"d{i}.json", json.dumps(record | {"annotations": rles}).encode()),
+            ):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    return folder
+
+
+def test_a_sample_is_a_function_of_its_number(shards: Path) -> None:
+    photos = read_shards([shards])
+    augmentation = Augmentation((0.5, 1.5), 0.5, 0.2)
+    make = lambda seed: PromptDataset(  # noqa: E731
+        photos, side=64, masks_per_photo=4, length=9, augmentation=augmentation, seed=seed
+    )
+    a, b, other = make(0)[5], make(0)[5], make(1)[5]
+    assert torch.equal(torch.nan_to_num(a[0]), torch.nan_to_num(b[0])) and torch.equal(a[1], b[1])
+    assert not torch.equal(torch.nan_to_num(a[0]), torch.nan_to_num(other[0]))
+    batch = collate([a, b])
+    assert batch.images.shape == (2, 3, 64, 64) and batch.masks.shape == (2, 4, 64, 64)
+
+
+def test_bad_data_is_named(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no tar shards"):
+        read_shards([tmp_path])
+    (tmp_path / "bad-000.tar").write_bytes(b"no tar")
+    with pytest.raises(InputError, match=r"bad-000\.tar is not a readable tar"):
+        read_shards([tmp_path])
+    with pytest.raises(InputError, match="training set is empty"):
+        PromptDataset([], side=64, masks_per_photo=1, length=1)
+
+
+def test_recipes_and_overrides(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("lr: 1e-3\nphases:\n  - {until_step: 10}\n")
+    config = load_config(recipe, ["ema=0.5", "losses.focal=3"])
+    assert isinstance(config, TrainConfig)
+    assert (config.lr, config.ema, config.losses.focal, config.total_steps) == (1e-3, 0.5, 3.0, 10)
+    with pytest.raises(OptionError, match="lrr"):
+        load_config(recipe, ["lrr=1"])
+    with pytest.raises(OptionError, match="ema"):
+        load_config(recipe, ["ema=high"])
+
+
+def test_learning_rate_warms_up_stays_and_decays() -> None:
+    config = TrainConfig(warmup_steps=10, decay_steps=20)
+    config.phases[0].until_step = 100
+    factors = [config.lr_factor(s) for s in range(100)]
+    assert factors[0] == pytest.approx(0.1) and factors[9] == 1 and factors[79] == 1
+    assert factors[99] == pytest.approx(1 / 20) and factors == sorted(factors[:10]) + factors[10:]
+
+
+RECIPE = """
+model: lite
+affinity: 1.0
+affinity_masks: 4
+warmup_steps: 2
+decay_steps: 2
+save_every: 2
+scale: [0.7, 1.4]
+flip: 0.5
+loader_workers: 0
+phases:
+  - {until_step: 5, image_size: 64, cells: 4, photos: 2, masks: 2, num_clicks: 1, num_empty: 1, min_area_px: 1}
+  - {until_step: 9, image_size: 96, photos: 1, masks: 3, num_clicks: 1, num_empty: 0, min_area_px: 1}
+"""
+
+
+def test_a_killed_run_goes_on_exactly(shards: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(RECIPE)
+
+    def start(out: Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "anymask", "train", "--config", str(recipe)]
+        return subprocess.Popen([*command, "--data", str(shards), "--out", str(out)])
+
+    def losses(out: Path) -> dict[int, float]:
+        lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+        return {line["step"]: line["rounds"][0]["loss"] for line in lines}
+
+    whole = start(tmp_path / "whole")
+    killed = tmp_path / "killed"
+    victim = start(killed)
+    deadline = time.time() + 120
+    while time.time() < deadline and not (killed / "state.pt").exists():
+        time.sleep(0.05)
+    time.sleep(0.3)
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.wait()
+    assert start(killed).wait() == 0 and whole.wait() == 0
+    a, b = losses(tmp_path / "whole"), losses(killed)
+    assert set(a) == set(range(1, 10))
+    assert b == a  # a step done twice gives the same loss, and so does every later one
