@@ -126,9 +126,9 @@ def _torch_load(path: Path) -> Any:
 def _refused(path: Path, reason: str) -> CheckpointError:
     return CheckpointError(
         f"{path} was refused: it is a pickle that may hold code, and opening it would run that code; "
-        f"nothing was run ({reason}). Get the weights as .safetensors or as a plain state dict. If you trust the file as "
-        "you would trust a program, open it yourself with torch.load(path, weights_only=False) and write its "
-        "state_dict() with torch.save."
+        f"nothing was run ({reason}). Get the weights as .safetensors or as a plain state dict. If you trust "
+        "the file as you would trust a program, open it yourself with torch.load(path, weights_only=False) "
+        "and write its state_dict() with torch.save."
     )
 
 
