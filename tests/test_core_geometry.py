@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from segment_anything.utils.transforms import ResizeLongestSide
 
@@ -26,6 +26,7 @@ from anymask.core.geometry import (
     to_original_xyxy,
 )
 
+calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # for a busy machine
 GOLDEN = Path(__file__).parent / "golden" / "geometry.json"
 PAPER_EXAMPLES = {
     (480, 640): (768, 1024),
@@ -125,6 +126,7 @@ def test_examples_of_the_paper(hw: tuple[int, int], expected: tuple[int, int]) -
     assert scaled_hw(hw, 1024) == expected
 
 
+@calm
 @given(sizes, sides)
 def test_longest_side_is_the_model_side(hw: tuple[int, int], side: int) -> None:
     scaled = scaled_hw(hw, side)
@@ -133,6 +135,7 @@ def test_longest_side_is_the_model_side(hw: tuple[int, int], side: int) -> None:
     assert scaled_hw(hw[::-1], side) == scaled[::-1]
 
 
+@calm
 @given(sizes, sides)
 def test_aspect_ratio_is_kept_within_half_a_pixel(hw: tuple[int, int], side: int) -> None:
     for original, scaled in zip(hw, scaled_hw(hw, side)):
@@ -142,6 +145,7 @@ def test_aspect_ratio_is_kept_within_half_a_pixel(hw: tuple[int, int], side: int
 coordinates = st.floats(-100, 5000, allow_nan=False)
 
 
+@calm
 @given(sizes, sides, st.lists(st.tuples(coordinates, coordinates), min_size=1, max_size=5))
 def test_points_and_boxes_return(hw: tuple[int, int], side: int, points: list[tuple[float, float]]) -> None:
     frame, xy = Frame.of(hw, side), np.array(points)
@@ -152,6 +156,7 @@ def test_points_and_boxes_return(hw: tuple[int, int], side: int, points: list[tu
     )
 
 
+@calm
 @given(sizes, sides)
 def test_corners_of_the_photo_are_corners_of_the_scaled_photo(hw: tuple[int, int], side: int) -> None:
     frame = Frame.of(hw, side)
@@ -159,7 +164,7 @@ def test_corners_of_the_photo_are_corners_of_the_scaled_photo(hw: tuple[int, int
     np.testing.assert_allclose(corner, frame.input_hw[::-1], rtol=1e-12)
 
 
-@settings(deadline=None)
+@calm
 @given(sizes, sides)
 def test_tensors_equal_arrays(hw: tuple[int, int], side: int) -> None:
     frame = Frame.of(hw, side)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from segment_anything.utils.transforms import ResizeLongestSide
@@ -21,6 +21,7 @@ from anymask.core.errors import ImageError, OptionError
 from anymask.core.geometry import scaled_hw
 from anymask.core.images import image_hw, read_image, resize_image, write_image
 
+calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # for a busy machine
 RGB = np.random.default_rng(1).integers(0, 256, (9, 14, 3), dtype=np.uint8)
 GRAY = RGB[..., 0].copy()
 ALPHA = np.where(np.arange(14) < 5, 0, 255).astype(np.uint8)[None].repeat(9, 0)
@@ -326,7 +327,7 @@ def test_cut_off_files_are_refused(file_format: str, part: float) -> None:
     refused(data[: int(len(data) * part)], "broken or cut off|cannot be read|not an image")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(calm, max_examples=60)
 @given(
     st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "TIFF"]),
     st.integers(0, 10**6),
@@ -400,7 +401,7 @@ def test_threads_do_not_disturb_each_other(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- resize
 
 
-@settings(max_examples=40, deadline=None)
+@settings(calm, max_examples=40)
 @given(st.integers(1, 90), st.integers(1, 90), st.sampled_from([16, 64, 100]), st.integers(0, 9))
 def test_resize_is_segment_anythings_bit_for_bit(height: int, width: int, side: int, seed: int) -> None:
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from segment_anything.utils import amg
@@ -24,6 +24,7 @@ from anymask.core.masks import (
     remove_small_regions,
 )
 
+calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # for a busy machine
 masks = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=24))
 
 
@@ -32,6 +33,7 @@ def disc(hw: tuple[int, int], x: float, y: float, radius: float) -> np.ndarray:
     return (right - x) ** 2 + (down - y) ** 2 <= radius**2
 
 
+@calm
 @given(masks, st.integers(0, 60), st.sampled_from(["holes", "islands"]))
 def test_small_regions_go_as_in_segment_anything(mask: np.ndarray, area: int, mode: str) -> None:
     theirs, their_change = amg.remove_small_regions(mask, area, mode)
@@ -76,6 +78,7 @@ def test_holes_and_sprinkles_up_to_the_limit() -> None:
     assert not mask[20, 20], "the input must not change"
 
 
+@calm
 @given(masks, st.integers(0, 30), st.integers(0, 30))
 def test_holes_and_sprinkles_against_a_slow_reference(mask: np.ndarray, hole: int, sprinkle: int) -> None:
     expected = mask.copy()
@@ -87,7 +90,7 @@ def test_holes_and_sprinkles_against_a_slow_reference(mask: np.ndarray, hole: in
     assert np.array_equal(fill_holes_and_sprinkles(mask[None], hole, sprinkle)[0], expected)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(calm, max_examples=30)
 @given(arrays(bool, array_shapes(min_dims=3, max_dims=3, max_side=12)))
 def test_boxes_as_in_segment_anything(stack: np.ndarray) -> None:
     theirs = amg.batched_mask_to_box(torch.from_numpy(stack))
@@ -134,7 +137,7 @@ def test_outlines_of_specks_and_of_nothing() -> None:
         polygons(specks, -1)
 
 
-@settings(max_examples=50)
+@settings(calm, max_examples=50)
 @given(masks.filter(np.any))
 def test_the_centre_is_the_pixel_farthest_from_the_boundary(mask: np.ndarray) -> None:
     x, y = center_click(mask)
@@ -195,6 +198,7 @@ def test_coverage_is_the_exact_area() -> None:
     np.testing.assert_allclose(logits, [[0, -1], [-1, -1]], atol=1e-6)
 
 
+@calm
 @given(masks, st.sampled_from([(16, 16), (64, 64), (7, 9)]))
 def test_area_is_kept(mask: np.ndarray, low_res_hw: tuple[int, int]) -> None:
     frame = Frame.of(mask.shape, 64)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco
@@ -23,6 +23,7 @@ from segment_anything.utils import amg
 from anymask.core import rle
 from anymask.core.errors import InputError
 
+calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # for a busy machine
 GOLDEN = Path(__file__).parent / "golden" / "rle.json"
 
 masks = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=40))
@@ -85,6 +86,7 @@ INVALID: dict[str, Any] = {
 READERS = [rle.decode_one, rle.area, rle.to_bbox_xywh, rle.to_uncompressed, rle.to_compressed]
 
 
+@calm
 @given(any_mask)
 def test_a_mask_returns(mask: np.ndarray) -> None:
     packed = json.loads(json.dumps(rle.encode_one(mask)))
@@ -100,6 +102,7 @@ def test_a_mask_returns(mask: np.ndarray) -> None:
     assert rle.to_uncompressed(plain) == plain
 
 
+@calm
 @given(any_mask)
 def test_equal_to_pycocotools(mask: np.ndarray) -> None:
     theirs = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
@@ -111,6 +114,7 @@ def test_equal_to_pycocotools(mask: np.ndarray) -> None:
         assert np.array_equal(rle.decode_one(ours), coco.decode(theirs))
 
 
+@calm
 @given(any_mask)
 def test_box_is_tight(mask: np.ndarray) -> None:
     x, y, w, h = rle.to_bbox_xywh(rle.encode_one(mask))
@@ -123,7 +127,7 @@ def test_box_is_tight(mask: np.ndarray) -> None:
         assert (x, y, w, h) == (0, 0, 0, 0)
 
 
-@settings(deadline=None)
+@calm
 @given(any_mask)
 def test_equal_to_segment_anything(mask: np.ndarray) -> None:
     [theirs] = amg.mask_to_rle_pytorch(torch.from_numpy(mask)[None])
@@ -181,6 +185,7 @@ def test_damaged_entries_are_refused(entry: Any, reader: Any) -> None:
         reader(entry)
 
 
+@calm
 @given(st.binary(max_size=12), st.integers(1, 6), st.integers(1, 6))
 def test_any_text_is_read_or_refused(text: bytes, height: int, width: int) -> None:
     """Never a crash, never pixels out of nowhere: what is accepted has runs that fill the mask."""
