@@ -48,6 +48,8 @@ class Losses:
 class TrainConfig:
     """One training run.
 
+    init: a weights file to start from; init_prefixes: only its parameters whose names start so.
+    tie_positions: see `train.start.tie_positions`.
     lr, encoder_lr: peak learning rates of prompt encoder and decoder, and of the encoder (its pretrained part gets
     backbone_lr). Schedule: linear warm-up, constant, linear decay to zero over the last decay_steps.
     affinity: weight of the dense auxiliary loss on the embedding (`train.affinity`), 0 turns it off.
@@ -56,6 +58,9 @@ class TrainConfig:
     """
 
     model: str = "lite"
+    init: str | None = None
+    init_prefixes: list[str] = field(default_factory=lambda: [""])
+    tie_positions: bool = False
     data: list[str] = field(default_factory=list)
     seed: int = 0
     lr: float = 5e-4

@@ -30,6 +30,7 @@ from anymask.train.clicks import round_plan
 from anymask.train.config import Phase, TrainConfig
 from anymask.train.losses import LossWeights
 from anymask.train.rounds import run_rounds
+from anymask.train.start import start_from, tie_positions
 
 
 class TrainingError(AnymaskError, RuntimeError):
@@ -47,6 +48,10 @@ class Trainer:
         if config.model == "lite":
             self.sam.image_encoder.backbone.load_state_dict(imagenet_backbone_weights())
             self.sam.image_encoder.to(memory_format=torch.channels_last)
+        if config.tie_positions:
+            tie_positions(self.sam)
+        if config.init:
+            start_from(self.sam, Path(config.init), config.init_prefixes)
         for name, parameter in self.sam.named_parameters():
             parameter.requires_grad_(not name.startswith(tuple(config.freeze)))
         self.affinity = AffinityHead() if config.affinity else None
@@ -163,9 +168,7 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self._update_average()
-        log["rounds"] = [
-            {k: sum(r[j][k] for r in rounds) / b for k in rounds[0][0]} for j in range(len(rounds[0]))
-        ]
+        log["rounds"] = [mean_of_known([r[j] for r in rounds]) for j in range(len(rounds[0]))]
         return log
 
     def _check_finite(self, loss: Tensor, name: str) -> None:
@@ -180,6 +183,12 @@ class Trainer:
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
         for key, value in self.sam.state_dict().items():
             self.average[key].lerp_(value.float(), 1 - decay)
+
+
+def mean_of_known(entries: list[dict[str, float | None]]) -> dict[str, float]:
+    """Mean of each key over the entries that have a value for it."""
+    known = {k: [v for e in entries if (v := e[k]) is not None] for k in entries[0]}
+    return {k: sum(v) / len(v) for k, v in known.items() if v}
 
 
 def averaged_model(trainer: Trainer) -> Sam:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from anymask.model.prompt_encoder import BOX_TOP_LEFT
 from anymask.model.sam import Sam
 from anymask.train.clicks import corrective_clicks, first_prompts
 from anymask.train.losses import LossWeights, round_loss
@@ -18,7 +19,7 @@ class RoundsResult:
     """loss: mean over the rounds. per_round: detached scalars, one dict for each round."""
 
     loss: Tensor
-    per_round: list[dict[str, float]]
+    per_round: list[dict[str, float | None]]
 
 
 def run_rounds(
@@ -45,7 +46,8 @@ def run_rounds(
         solid = torch.where(empty[:, None, None], target >= peak, solid)
     prompts = first_prompts(solid, side, box_chance)
     previous: Tensor | None = None
-    losses, log = [], []
+    losses: list[Tensor] = []
+    log: list[dict[str, float | None]] = []
     for i, new_click in enumerate([False, *plan]):
         if new_click:
             assert previous is not None
@@ -53,12 +55,15 @@ def run_rounds(
             prompts = prompts.with_clicks(*clicks)
         logits, iou = decode_prompts(sam, embedding, prompts.coords_xy, prompts.labels, previous, side, i == 0)
         result = round_loss(logits, iou, target, weights)
+        boxed = prompts.labels[:, 0] == BOX_TOP_LEFT
         losses.append(result.total)
         log.append(
             {
                 "loss": result.total.item(),
                 "mask": result.mask.item(),
                 "best_iou": result.best_iou.mean().item(),
+                "point_iou": _mean(result.best_iou[~boxed]),
+                "box_iou": _mean(result.best_iou[boxed]),
                 "chosen_iou": result.true_iou.gather(1, iou.argmax(1, keepdim=True)).mean().item(),
             }
         )
@@ -66,6 +71,11 @@ def run_rounds(
         previous = logits[torch.arange(len(best)), best].unsqueeze(1)
         previous = previous if through_time else previous.detach()
     return RoundsResult(torch.stack(losses).mean(), log)
+
+
+def _mean(values: Tensor) -> float | None:
+    """Mean, or None of nothing."""
+    return values.mean().item() if len(values) else None
 
 
 def decode_prompts(
