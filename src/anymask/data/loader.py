@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from anymask.core.errors import ImageError, InputError
+from anymask.core.rle import area, decode
 from anymask.data.augment import Augmentation, random_view
 from anymask.data.readers import Photo
 
@@ -82,15 +83,13 @@ class PromptDataset(Dataset[tuple[Tensor, Tensor, str]]):
         )
 
     def _sample(self, photo: Photo, rng: np.random.Generator) -> tuple[Tensor, Tensor, str] | None:
-        areas = coco_mask.area(photo.rles) / (photo.hw[0] * photo.hw[1]) if photo.rles else []
+        areas = [area(rle) / (photo.hw[0] * photo.hw[1]) for rle in photo.rles]
         usable = [i for i, a in enumerate(areas) if 0 < a <= self.max_area]
         if not usable:
             return None
         take = rng.permutation(usable)[: 2 * self.masks_per_photo]
-        masks = coco_mask.decode([photo.rles[i] for i in take]).transpose(2, 0, 1)
-        image, masks = random_view(
-            decode_rgb(photo), np.ascontiguousarray(masks), self.side, self.augmentation, rng
-        )
+        masks = decode([photo.rles[i] for i in take]).astype(np.uint8)
+        image, masks = random_view(decode_rgb(photo), masks, self.side, self.augmentation, rng)
         sizes = masks.reshape(len(masks), -1).sum(axis=1, dtype=np.int64)
         masks = masks[sizes >= self.min_area_px][: self.masks_per_photo]
         if not len(masks):
@@ -113,7 +112,9 @@ def collate(samples: list[tuple[Tensor, Tensor, str]]) -> Batch:
     return Batch(torch.stack(images), torch.stack(masks), list(names))
 
 
-def one_thread(_: Any) -> None:
-    """Worker set-up: loaders must not take the trainer's cores."""
+def set_up_worker(_: Any) -> None:
+    """Loaders must not take the trainer's cores, and leave stopping to it."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from pycocotools import mask as coco_mask
 
+from anymask.core import rle
 from anymask.core.images import read_image
 from anymask.core.masks import center_click, mask_boxes
 from anymask.data.readers import Photo
@@ -66,13 +66,13 @@ def evaluate_photos(
 
 def chosen_masks(photo: Photo, protocol: Protocol) -> np.ndarray:
     """The masks of a photo that count, (P, H, W) bool."""
-    kept = [r for r in photo.rles if coco_mask.area(r) >= protocol.min_area_px]
+    kept = [r for r in photo.rles if rle.area(r) >= protocol.min_area_px]
     if protocol.max_masks and len(kept) > protocol.max_masks:
         at = np.linspace(0, len(kept) - 1, protocol.max_masks).round().astype(int)
         kept = [kept[i] for i in at]
     if not kept:
         return np.zeros((0, *photo.hw), bool)
-    return coco_mask.decode(kept).transpose(2, 0, 1).astype(bool)
+    return rle.decode(kept)
 
 
 def score_photo(predictor: SamPredictor, photo: Photo, truth: np.ndarray) -> list[MaskScore]:

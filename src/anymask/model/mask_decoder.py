@@ -80,12 +80,11 @@ class MaskDecoder(nn.Module):
         tokens = torch.cat(
             [output_tokens.expand(sparse.shape[0], -1, -1), sparse.to(output_tokens.dtype)], dim=1
         )
-        tokens, cells = self.transformer(image, tokens)
+        wanted = 1 + (self.num_mask_tokens if multimask_output else 1)
+        tokens, cells = self.transformer(image, tokens, wanted)
         chosen = slice(1, self.num_mask_tokens) if multimask_output else slice(0, 1)
-        hyper = torch.stack(
-            [mlp(tokens[:, 1 + i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)][chosen],
-            dim=1,
-        )  # (P, M, C/8)
+        heads = list(enumerate(self.output_hypernetworks_mlps))[chosen]
+        hyper = torch.stack([mlp(tokens[:, 1 + i]) for i, mlp in heads], dim=1)  # (P, M, C/8)
         masks = self.upscale_and_dot(cells, size_hw, hyper)
         return masks, self.iou_prediction_head(tokens[:, 0])[:, chosen]
 
@@ -95,14 +94,22 @@ class MaskDecoder(nn.Module):
         Both transposed convolutions have kernel = stride, so each is one matrix product per cell; channels stay
         last, and only the finished logits are moved into image order.
         """
-        up1, norm, up2 = (self.output_upscaling[i] for i in (0, 1, 3))
-        (h, w), p, m = size_hw, cells.shape[0], hyper.shape[1]
-        x = _transposed_conv(cells, up1)  # (P, L·4, C/4)
-        x = F.gelu(F.layer_norm(x, (x.shape[-1],), norm.weight, norm.bias, norm.eps))
-        x = F.gelu(_transposed_conv(x, up2))  # (P, L·16, C/8)
-        masks = hyper @ x.transpose(1, 2)  # (P, M, h·w·2·2·2·2)
+        (h, w), (p, length, _), m = size_hw, cells.shape, hyper.shape[1]
+        if torch.is_grad_enabled() or cells.device.type != "cpu" or torch.jit.is_tracing():
+            masks = hyper @ self._upscale(cells).transpose(1, 2)  # (P, M, L·4·4)
+        else:  # prompt by prompt: less memory, and a plain product is faster than a batched one
+            masks = hyper.new_empty(p, m, length * 16)
+            for i in range(p):
+                torch.mm(hyper[i], self._upscale(cells[i : i + 1])[0].t(), out=masks[i])
         masks = masks.reshape(p, m, h, w, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
         return masks.reshape(p, m, 4 * h, 4 * w)
+
+    def _upscale(self, cells: Tensor) -> Tensor:
+        """Cells (P, N, C) to (P, N·4·4, C/8)."""
+        up1, norm, up2 = (self.output_upscaling[i] for i in (0, 1, 3))
+        x = _transposed_conv(cells, up1)  # (P, N·4, C/4)
+        x = F.gelu(F.layer_norm(x, (x.shape[-1],), norm.weight, norm.bias, norm.eps))
+        return F.gelu(_transposed_conv(x, up2))
 
 
 def _transposed_conv(x: Tensor, conv: nn.ConvTranspose2d) -> Tensor:

@@ -125,9 +125,9 @@ class Attention(nn.Module):
         attention = logits.softmax(dim=2).reshape(p, self.num_heads * t, -1)
         v = self.split_heads(self.v_proj(v))  # (P, H, T, D)
         out_weight = self.out_proj.weight.t().reshape(self.num_heads, -1, c)  # (H, D, C)
-        v = (v @ out_weight).reshape(p, -1, c)  # (P, H·T, C)
-        residual = (keys + self.out_proj.bias).expand(p, -1, -1)
-        return torch.baddbmm(residual, attention.transpose(1, 2), v)
+        # every head's weights over the tokens add up to one, so its share of the bias can ride on the values
+        v = (v @ out_weight + self.out_proj.bias / self.num_heads).reshape(p, -1, c)  # (P, H·T, C)
+        return torch.baddbmm(keys.expand(p, -1, -1), attention.transpose(1, 2), v)
 
 
 class TwoWayAttentionBlock(nn.Module):
@@ -214,12 +214,17 @@ class TwoWayTransformer(nn.Module):
         shared = SharedProjections(
             to_image.split_heads(to_image.k_proj(keys_pe)),
             to_image.split_heads(to_image.v_proj(keys)),
-            to_token.split_heads(to_token.q_proj(keys_pe) * to_token.scale),
+            to_token.split_heads(to_token.q_proj(keys_pe) * to_token.scale).contiguous(),
         )
         return ImageTokens(keys, pe, shared)
 
-    def forward(self, image: ImageTokens, point_embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (P, T, C) and image cells (P, L, C) after all layers; `image` of G = 1 or G = P."""
+    def forward(
+        self, image: ImageTokens, point_embedding: Tensor, num_outputs: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens (P, T, C) and image cells (P, L, C) after all layers; `image` of G = 1 or G = P.
+
+        num_outputs: only the first so many tokens are wanted, (P, num_outputs, C); the others skip the last attention.
+        """
         tokens, token_pe = point_embedding, point_embedding
         keys, shared = image.keys, image.shared
         keys_pe = keys + image.pe if shared is None else None
@@ -241,7 +246,7 @@ class TwoWayTransformer(nn.Module):
             )
             keys_pe, shared = keys + image.pe, None
         assert keys_pe is not None
-        attended = self.final_attn_token_to_image.tokens_on_images(
-            tokens + token_pe, keys_pe, keys
-        )
+        q = (tokens + token_pe)[:, :num_outputs]
+        tokens = tokens[:, :num_outputs]
+        attended = self.final_attn_token_to_image.tokens_on_images(q, keys_pe, keys)
         return self.norm_final_attn(tokens + self.dropout(attended)), keys

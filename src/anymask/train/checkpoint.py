@@ -31,6 +31,9 @@ def load_training_state(trainer: Trainer) -> None:
     trainer.step = state["step"]
     trainer.sam.load_state_dict(state["model"])
     trainer.average = state["average"]
+    rates = [(g["peak_lr"], g["weight_decay"]) for g in trainer.optimizer.param_groups]
     trainer.optimizer.load_state_dict(state["optimizer"])
+    for group, (lr, decay) in zip(trainer.optimizer.param_groups, rates):
+        group["peak_lr"], group["weight_decay"] = lr, decay  # the recipe's, should it have changed
     if trainer.affinity is not None and state["affinity"] is not None:
         trainer.affinity.load_state_dict(state["affinity"])

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Subset
 from anymask.core.allocator import keep_freed_memory
 from anymask.core.errors import AnymaskError
 from anymask.data.augment import Augmentation
-from anymask.data.loader import Batch, PromptDataset, collate, one_thread
+from anymask.data.loader import Batch, PromptDataset, collate, set_up_worker
 from anymask.data.readers import Photo
 from anymask.model.lite_encoder import imagenet_backbone_weights
 from anymask.model.presets import build_sam
@@ -126,7 +126,7 @@ class Trainer:
                 batch_size=phase.photos,
                 num_workers=config.loader_workers,
                 collate_fn=collate,
-                worker_init_fn=one_thread,
+                worker_init_fn=set_up_worker,
                 prefetch_factor=4 if config.loader_workers else None,
             )
             for batch in loader:
