@@ -2,8 +2,8 @@
 
     python benchmarks/lite_dev.py --data DEV [--weights FILE] [--grabcut] [--max-photos 20 --max-masks 2]
 
-DEV is a folder of tar shards in the SA-1B layout. With --grabcut OpenCV's GrabCut gets the same boxes of the same masks. Masks
-under 100 px² are skipped.
+DEV is a folder of tar shards in the SA-1B layout. With --grabcut OpenCV's GrabCut gets the
+same boxes of the same masks. Masks under 100 px² are skipped.
 """
 
 from __future__ import annotations

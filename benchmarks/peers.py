@@ -1,6 +1,8 @@
 """One process per implementation, asked in turn, so that each runs as its users run it and drift hits all alike.
 
-    python benchmarks/peers.py ours|ours_system_malloc|official|official_our_malloc|transformers   (started by the benchmarks)
+    python benchmarks/peers.py NAME WEIGHTS    (started by the benchmarks)
+
+NAME: ours, ours_system_malloc, official, official_our_malloc, transformers.
 
 Protocol: a job name per line in, one JSON line out with seconds and peak memory.
 """

@@ -1,5 +1,5 @@
-"""Proves: `SamPredictor` equals the official predictor call by call, keeps its promises on batches, embeddings, masks and
-refinement, and refuses what it cannot use with a message that says why.
+"""Proves: `SamPredictor` equals the official predictor call by call, keeps its promises on batches, embeddings, masks
+and refinement, and refuses what it cannot use with a message that says why.
 """
 
 from __future__ import annotations
@@ -277,7 +277,11 @@ def test_state_errors(tiny: Sam, photo: np.ndarray) -> None:
         ({"box": [1, 2, np.nan, 4]}, "finite"),
         ({"mask_input": np.zeros((1, 256, 256))}, "must be low-resolution logits of shape (1, 64, 64)"),
         (
-            {"box": np.ones((2, 4)) * (1, 1, 9, 9), "point_coords": np.ones((3, 1, 2)), "point_labels": np.ones((3, 1))},
+            {
+                "box": np.ones((2, 4)) * (1, 1, 9, 9),
+                "point_coords": np.ones((3, 1, 2)),
+                "point_labels": np.ones((3, 1)),
+            },
             "point_coords for 3, box for 2",
         ),
     ],

@@ -187,7 +187,7 @@ def resize_position_table(table: Tensor, hw: tuple[int, int]) -> Tensor:
 
 
 def relative_rows(table: Tensor, size: int) -> Tensor:
-    """Rows of a relative table for every (query, key) pair of an axis: (size, size, D), [i, j] = table[i - j + size - 1].
+    """Rows of a relative table for every (query, key) of an axis: (size, size, D), [i, j] = table[i - j + size - 1].
 
     A table of another length than 2·size - 1 is linearly interpolated.
     """

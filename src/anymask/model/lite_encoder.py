@@ -17,7 +17,7 @@ from anymask.model.layers import LayerNorm2d
 
 
 class Stage(NamedTuple):
-    """A run of inverted-residual blocks of EfficientNet-Lite0 (Tan & Le 2019; the lite variant has no squeeze-excite)."""
+    """A run of inverted-residual blocks of EfficientNet-Lite0 (Tan & Le 2019); lite has no squeeze-excite."""
 
     repeats: int
     kernel: int
