@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from anymask.core.images import read_image
 from anymask.core.rle import decode_one
 
 
@@ -44,13 +45,13 @@ def test_files_and_report(picture: Path, tmp_path: Path) -> None:
     (candidate,) = data["objects"][0]["candidates"]
     mask = decode_one(candidate["segmentation"])
     assert mask.shape == (120, 160) and mask.sum() == candidate["area"]
-    np.testing.assert_array_equal(np.array(Image.open(out / "disc.mask0.png")) > 0, mask)
-    assert Image.open(out / "disc.overlay.png").size == (160, 120)
+    np.testing.assert_array_equal(read_image(out / "disc.mask0.png")[..., 0] > 0, mask)
+    assert read_image(out / "disc.overlay.png").shape == (120, 160, 3)
 
 
 def test_json_for_several_photos_and_boxes(picture: Path, tmp_path: Path) -> None:
     second = tmp_path / "other.jpg"
-    Image.open(picture).save(second)
+    Image.fromarray(read_image(picture)).save(second)
     done = anymask(
         "predict", picture, second, "--box", "50,20,130,100", "--box", "0,0,40,40", "--json", "--precision", "fp32"
     )

@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from anymask.cli.train import find_recipe
 from anymask.core.errors import InputError, OptionError
 from anymask.core.rle import encode_one
 from anymask.data.augment import Augmentation, random_view
@@ -33,6 +34,7 @@ from anymask.train.clicks import (
 )
 from anymask.train.config import TrainConfig, load_config
 from anymask.train.losses import LossWeights, dice_loss, focal_loss, mask_iou, round_loss
+from anymask.train.optimizer import lr_factor, peak_lr
 from anymask.train.rounds import decode_prompts, run_rounds
 
 
@@ -257,9 +259,43 @@ def test_recipes_and_overrides(tmp_path: Path) -> None:
 def test_learning_rate_warms_up_stays_and_decays() -> None:
     config = TrainConfig(warmup_steps=10, decay_steps=20)
     config.phases[0].until_step = 100
-    factors = [config.lr_factor(s) for s in range(100)]
+    factors = [lr_factor(s, config) for s in range(100)]
     assert factors[0] == pytest.approx(0.1) and factors[9] == 1 and factors[79] == 1
     assert factors[99] == pytest.approx(1 / 20) and factors == sorted(factors[:10]) + factors[10:]
+
+
+def shipped_recipe(name: str) -> TrainConfig:
+    return load_config(find_recipe(name))
+
+
+def test_the_papers_recipes_have_the_papers_numbers() -> None:
+    h, lar, b = (shipped_recipe(f"sam_vit_{size}") for size in "hlb")
+    factors = [round(lr_factor(s, h), 6) for s in (0, 249, 59_999, 60_000, 86_665, 86_666)]
+    assert factors == [0.004, 1, 1, 0.1, 0.1, 0.01]
+    assert (h.lr, lar.lr, b.lr) == (8e-4, 4e-4, 8e-4)
+    assert (h.total_steps, lar.total_steps, b.total_steps) == (90_000, 180_000, 180_000)
+    assert (h.drop_path, b.drop_path, h.layer_decay, b.layer_decay) == (0.4, 0.6, 0.8, 0.6)
+    for config in (h, lar, b):
+        (phase,) = config.phases
+        assert (phase.masks, phase.num_clicks, phase.num_empty, phase.image_size) == (64, 8, 2, 1024)
+        assert (config.losses.focal, config.losses.dice, config.weight_decay, config.dropout) == (20, 1, 0.1, 0.1)
+        assert config.scale == [1, 1] and config.box_chance == 0.5 and config.warmup_steps == 250
+    automatic = shipped_recipe("automatic")
+    assert automatic.decoder_depth == 3 and automatic.box_chance == 0 and automatic.scale == [0.1, 2.0]
+    assert automatic.phases[0].num_clicks == 3 and automatic.total_steps == 177_656
+
+
+def test_layer_decay_counts_from_the_top() -> None:
+    config = TrainConfig(encoder_lr=1.0, lr=2.0, layer_decay=0.5)
+    rates = {
+        "image_encoder.patch_embed.proj.weight": 0.5**13,
+        "image_encoder.pos_embed": 0.5**13,
+        "image_encoder.blocks.0.attn.qkv.weight": 0.5**12,
+        "image_encoder.blocks.11.mlp.lin1.weight": 0.5,
+        "image_encoder.neck.0.weight": 1.0,
+        "mask_decoder.iou_token.weight": 2.0,
+    }
+    assert {name: peak_lr(name, 12, config) for name in rates} == rates
 
 
 RECIPE = """

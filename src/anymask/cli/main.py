@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from anymask.cli import models, predict, train
+from anymask.cli import models, predict, recipes, train
 from anymask.core.errors import AnymaskError, InputError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.command("predict", no_args_is_help=True)(predict.predict)
 app.add_typer(models.app, name="models")
 app.command("train", no_args_is_help=True)(train.train)
+app.add_typer(recipes.app, name="recipes")
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 

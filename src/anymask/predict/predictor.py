@@ -213,7 +213,7 @@ class SamPredictor:
         masks, ious, low_res = (list(column) for column in zip(*results))
         return masks, ious, low_res
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def predict_torch(
         self,
         point_coords: Tensor | None,
@@ -247,7 +247,7 @@ class SamPredictor:
         checked = check_prompts(embedding.frame, low_res_hw, *prompt)
         answer = self.segmenter.decode(embedding, checked.batch, multimask)
         frame = embedding.frame
-        with torch.inference_mode():
+        with torch.no_grad():
             logits = self.model.postprocess_masks(answer.low_res, frame.input_hw, frame.original_hw)
             masks = (logits if return_logits else logits > self.mask_threshold).cpu().numpy()
         if not return_logits and (self.max_hole_area > 0 or self.max_sprinkle_area > 0):

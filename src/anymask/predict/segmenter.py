@@ -39,7 +39,7 @@ class TorchSegmenter:
         digest.update(str(self.side).encode())
         return digest.hexdigest()[:12]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(self, images: list[np.ndarray]) -> list[Embedding]:
         """Photos (H, W, 3) uint8 RGB to embeddings in one batch."""
         frames = [Frame.of(image.shape[:2], self.side) for image in images]
@@ -47,7 +47,7 @@ class TorchSegmenter:
         tensors = [torch.as_tensor(s, device=self.sam.device).permute(2, 0, 1) for s in scaled]
         return self.encode_scaled(tensors, frames)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_scaled(self, tensors: list[torch.Tensor], frames: list[Frame]) -> list[Embedding]:
         """Photos already scaled to their frames, (3, h, w) on the 0..255 scale, to embeddings."""
         batch = torch.stack([self.sam.preprocess(t) for t in tensors])
@@ -55,7 +55,7 @@ class TorchSegmenter:
         model = self.fingerprint
         return [Embedding(features[i : i + 1], frame, model) for i, frame in enumerate(frames)]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decode(self, embedding: Embedding, prompts: PromptBatch, multimask: bool) -> MaskBatch:
         """Low-resolution logits (P, M, 4h, 4w) and predicted IoU (P, M) as float32 tensors."""
         features = self._tensor(embedding.features, self.sam.dtype)

@@ -51,7 +51,10 @@ class TrainConfig:
     init: a weights file to start from; init_prefixes: only its parameters whose names start so.
     tie_positions: see `train.start.tie_positions`.
     lr, encoder_lr: peak learning rates of prompt encoder and decoder, and of the encoder (its pretrained part gets
-    backbone_lr). Schedule: linear warm-up, constant, linear decay to zero over the last decay_steps.
+    backbone_lr, blocks of a ViT are scaled by layer_decay). Schedule: linear warm-up, ×0.1 at each of lr_milestones,
+    linear decay to zero over the last decay_steps (0: none).
+    decoder_depth, dropout, drop_path: of the model while it trains. gradient_checkpointing: recompute the ViT's blocks
+    in the backward pass. through_time: let gradients flow through fed-back logits (PAPER is silent; dearer).
     affinity: weight of the dense auxiliary loss on the embedding (`train.affinity`), 0 turns it off.
     freeze: parameters whose names start with one of these stay as they are.
     ema: decay of the averaged weights that are evaluated and shipped. balance: see `data.loader.PromptDataset`.
@@ -69,17 +72,24 @@ class TrainConfig:
     freeze: list[str] = field(default_factory=list)
     weight_decay: float = 0.1
     warmup_steps: int = 250
-    decay_steps: int = 300
+    decay_steps: int = 0
+    lr_milestones: list[int] = field(default_factory=list)
+    layer_decay: float = 1.0
     clip_norm: float = 1.0
     ema: float = 0.998
     affinity: float = 0.0
     affinity_masks: int = 24
     dropout: float = 0.0
+    drop_path: float = 0.0
+    decoder_depth: int = 2
+    gradient_checkpointing: bool = False
+    through_time: bool = False
     box_chance: float = 0.5
     scale: list[float] = field(default_factory=lambda: [1.0, 1.0])
     flip: float = 0.0
     color: float = 0.0
     balance: float = 0.5
+    device: str = "auto"
     loader_workers: int = 1
     save_every: int = 100
     losses: Losses = field(default_factory=Losses)
@@ -93,11 +103,6 @@ class TrainConfig:
     def phase_at(self, step: int) -> Phase:
         """The phase that `step` belongs to."""
         return next(p for p in self.phases if step < p.until_step)
-
-    def lr_factor(self, step: int) -> float:
-        """Share of the peak learning rate at `step`."""
-        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        return warm * min(1.0, (self.total_steps - step) / max(1, self.decay_steps))
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> TrainConfig:

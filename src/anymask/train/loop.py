@@ -22,6 +22,7 @@ from anymask.data.augment import Augmentation
 from anymask.data.loader import Batch, PromptDataset, collate, set_up_worker
 from anymask.data.readers import Photo
 from anymask.model.lite_encoder import imagenet_backbone_weights
+from anymask.model.precision import pick_device
 from anymask.model.presets import build_sam
 from anymask.model.sam import Sam
 from anymask.train.affinity import AffinityHead
@@ -29,6 +30,7 @@ from anymask.train.checkpoint import load_training_state, save_training_state
 from anymask.train.clicks import round_plan
 from anymask.train.config import Phase, TrainConfig
 from anymask.train.losses import LossWeights
+from anymask.train.optimizer import lr_factor, parameter_groups
 from anymask.train.rounds import run_rounds
 from anymask.train.start import start_from, tie_positions
 
@@ -44,7 +46,13 @@ class Trainer:
         keep_freed_memory()
         torch.manual_seed(config.seed)
         self.config, self.photos, self.out = config, photos, out
-        self.sam = build_sam(config.model, dropout=config.dropout).train()
+        self.sam = build_sam(
+            config.model,
+            decoder_depth=config.decoder_depth,
+            dropout=config.dropout,
+            drop_path_rate=config.drop_path,
+        ).train()
+        self.sam.image_encoder.gradient_checkpointing = config.gradient_checkpointing
         if config.model == "lite":
             self.sam.image_encoder.backbone.load_state_dict(imagenet_backbone_weights())
             self.sam.image_encoder.to(memory_format=torch.channels_last)
@@ -55,29 +63,13 @@ class Trainer:
         for name, parameter in self.sam.named_parameters():
             parameter.requires_grad_(not name.startswith(tuple(config.freeze)))
         self.affinity = AffinityHead() if config.affinity else None
-        self.optimizer = torch.optim.AdamW(self._groups(), betas=(0.9, 0.999))
-        self.average = {k: v.detach().clone().float() for k, v in self.sam.state_dict().items()}
-        self.step = 0
-
-    def _groups(self) -> list[dict[str, Any]]:
-        """Parameter groups: backbone, rest of the encoder, prompt side; norms and biases without decay."""
-        config = self.config
-        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        self.device = pick_device(config.device)
         modules = [self.sam] + ([self.affinity] if self.affinity else [])
         for module in modules:
-            for name, parameter in module.named_parameters():
-                if not parameter.requires_grad:
-                    continue
-                lr = config.lr
-                if name.startswith("image_encoder."):
-                    pretrained = name.startswith("image_encoder.backbone.")
-                    lr = config.backbone_lr if pretrained else config.encoder_lr
-                decay = config.weight_decay if parameter.dim() > 1 else 0.0
-                groups.setdefault((lr, decay), []).append(parameter)
-        return [
-            {"params": p, "lr": lr, "peak_lr": lr, "weight_decay": decay}
-            for (lr, decay), p in groups.items()
-        ]
+            module.to(self.device)
+        self.optimizer = torch.optim.AdamW(parameter_groups(modules, config), betas=(0.9, 0.999))
+        self.average = {k: v.detach().clone().float() for k, v in self.sam.state_dict().items()}
+        self.step = 0
 
     def run(self, resume: bool = True, stop_at: int | None = None) -> None:
         """Train, saving every `save_every` steps and at SIGTERM; continue from `out` where it holds a run."""
@@ -135,9 +127,11 @@ class Trainer:
     def _train_step(self, batch: Batch, phase: Phase) -> dict[str, Any]:
         torch.manual_seed(self.config.seed * 1_000_003 + self.step)  # clicks and noise follow from the step
         config, sam = self.config, self.sam
+        factor = lr_factor(self.step, config)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * config.lr_factor(self.step)
-        images = torch.nan_to_num((batch.images - sam.pixel_mean) / sam.pixel_std)
+            group["lr"] = group["peak_lr"] * factor
+        images = (batch.images.to(self.device) - sam.pixel_mean) / sam.pixel_std
+        images, masks = torch.nan_to_num(images), batch.masks.to(self.device)
         full = sam.image_encoder(images.contiguous(memory_format=torch.channels_last))  # (B, C, S/stride, S/stride)
         leaf = full.detach().requires_grad_()  # the decoder's graph is freed photo by photo
         cells = phase.cells or full.shape[-1]
@@ -153,13 +147,20 @@ class Trainer:
             if cells != full.shape[-1]:
                 embedding = F.adaptive_avg_pool2d(embedding, cells)
             result = run_rounds(
-                sam, embedding, batch.masks[i, : phase.masks], phase.image_size, plan, weights, config.box_chance
+                sam,
+                embedding,
+                masks[i, : phase.masks],
+                phase.image_size,
+                plan,
+                weights,
+                config.box_chance,
+                config.through_time,
             )
             self._check_finite(result.loss, batch.names[i])
             (result.loss / b).backward()
             rounds.append(result.per_round)
         if self.affinity is not None:
-            loss = self.affinity(leaf, batch.masks)
+            loss = self.affinity(leaf, masks)
             (config.affinity * loss).backward()
             log["affinity"] = loss.item()
         full.backward(leaf.grad)
@@ -193,6 +194,6 @@ def mean_of_known(entries: list[dict[str, float | None]]) -> dict[str, float]:
 
 def averaged_model(trainer: Trainer) -> Sam:
     """The model with the averaged weights, in evaluation mode."""
-    sam = build_sam(trainer.config.model)
+    sam = build_sam(trainer.config.model, decoder_depth=trainer.config.decoder_depth)
     sam.load_state_dict(trainer.average)
     return sam.eval()
