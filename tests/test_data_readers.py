@@ -221,7 +221,7 @@ def test_lvis_names_photos_by_their_address(tmp_path: Path) -> None:
 )
 def test_coco_masks_that_cannot_be(tmp_path: Path, segmentation: Any, kind: str) -> None:
     path = coco(tmp_path, [annotation(segmentation), annotation([LEFT])])
-    with pytest.raises(DataError, match="annotation 1 of 7.jpg"):
+    with pytest.raises(DataError, match=r"annotation 1 of 7\.jpg"):
         list(read_coco(path))
     problems = Problems()
     (photo,) = read_coco(path, problems=problems)
@@ -240,7 +240,7 @@ def test_coco_that_is_broken(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not there"):
         list(read_coco(coco(tmp_path / "b", []), images=tmp_path / "val2017"))
     for text in ('{"images": [', "[]", '{"images": []}', '{"images": [{}], "annotations": []}'):
-        with pytest.raises(DataError, match="c.json: (not|an entry)"):
+        with pytest.raises(DataError, match=r"c\.json: (not|an entry)"):
             list(read_coco(write(tmp_path / "c.json", text)))
 
 
@@ -329,7 +329,7 @@ def test_soft_edges_are_one_mask_and_a_photo_is_none(tmp_path: Path) -> None:
     soft = (255 * np.clip(distance / 2 + 0.5, 0, 1)).astype(np.uint8)
     write(tmp_path / "images" / "a.png", jpeg((100, 100)))
     write(tmp_path / "masks" / "a.png", soft)
-    assert len(np.unique(soft)) > 64
+    assert len(np.unique(soft)) > 20
     (photo,) = open_dataset(tmp_path)
     assert np.array_equal(masks_of(photo)[0], soft > 127)
     big = np.random.default_rng(0).integers(0, 255, (100, 100, 3), dtype=np.uint8)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from anymask.data.readers.photo import DataError
 
 MAX_MASKS = 4096  # more values than this is a photo, not masks
-_FEW = 64  # a gray picture with more values, nearly all of its pixels black or white, is a softened mask
+_EDGE_PX = 5  # values between black and white in a band narrower than this are a softened edge, not objects
 
 
 def read_label_map(path: Path) -> np.ndarray:
@@ -35,9 +36,9 @@ def read_label_map(path: Path) -> np.ndarray:
         values = values[..., 0] if gray else packed
         mode = "L" if gray else mode
     values = values.astype(np.int32)
+    if mode == "L" and _has_soft_edges(values):
+        return (values > 127).astype(np.int32)
     kinds = np.unique(values)
-    if mode == "L" and len(kinds) > _FEW and np.isin(values, (kinds[0], kinds[-1])).mean() > 0.8:
-        return (values > (kinds[0] + kinds[-1]) // 2).astype(np.int32)
     if len(kinds) > MAX_MASKS:
         raise DataError(
             "broken record",
@@ -45,6 +46,15 @@ def read_label_map(path: Path) -> np.ndarray:
             f"{len(kinds)} different values; expected a mask with one value or colour per object.",
         )
     return values
+
+
+def _has_soft_edges(values: np.ndarray) -> bool:
+    """Whether 8-bit values are one white mask with a smoothed edge: nothing between black and white is wide."""
+    between = ((values > 0) & (values < 255)).astype(np.uint8)
+    square = np.ones((_EDGE_PX, _EDGE_PX), np.uint8)
+    if len(np.unique(values)) <= _EDGE_PX or cv2.erode(between, square).any():
+        return False
+    return bool(cv2.erode((values == 255).astype(np.uint8), square).any())
 
 
 def is_black_and_white(labels: np.ndarray) -> bool:
