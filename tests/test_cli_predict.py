@@ -117,4 +117,7 @@ def test_help_has_an_example(command: list[str]) -> None:
 
 def test_version_and_completion() -> None:
     assert anymask("--version").stdout.startswith("anymask 0.")
-    assert "complete" in anymask("--show-completion", "bash").stdout
+    command = Path(sys.executable).parent / "anymask"
+    env = {**os.environ, "_ANYMASK_COMPLETE": "complete_bash", "COMP_WORDS": "anymask pre", "COMP_CWORD": "1"}
+    done = subprocess.run([command], capture_output=True, text=True, env=env)
+    assert done.stdout.split() == ["predict"]

@@ -238,7 +238,7 @@ def test_bad_data_is_named(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no tar shards"):
         read_shards([tmp_path])
     (tmp_path / "bad-000.tar").write_bytes(b"no tar")
-    with pytest.raises(InputError, match=r"bad-000\.tar is not a readable tar"):
+    with pytest.raises(InputError, match=r"bad-000\.tar: not a readable tar"):
         read_shards([tmp_path])
     with pytest.raises(InputError, match="training set is empty"):
         PromptDataset([], side=64, masks_per_photo=1, length=1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -32,7 +31,9 @@ from anymask.train.config import Phase, TrainConfig
 from anymask.train.losses import LossWeights
 from anymask.train.optimizer import lr_factor, parameter_groups
 from anymask.train.rounds import run_rounds
+from anymask.train.show import progress
 from anymask.train.start import start_from, tie_positions
+from anymask.weights.save import save_model
 
 
 class TrainingError(AnymaskError, RuntimeError):
@@ -71,27 +72,33 @@ class Trainer:
         self.average = {k: v.detach().clone().float() for k, v in self.sam.state_dict().items()}
         self.step = 0
 
-    def run(self, resume: bool = True, stop_at: int | None = None) -> None:
-        """Train, saving every `save_every` steps and at SIGTERM; continue from `out` where it holds a run."""
+    def run(self, stop_at: int | None = None) -> None:
+        """Train to the last phase's end, or to step `stop_at`; go on where `out` holds a run.
+
+        Saves every `save_every` steps and at SIGTERM; writes `model.safetensors` (averaged weights) at the end.
+        """
         self.out.mkdir(parents=True, exist_ok=True)
-        if resume and (self.out / "state.pt").exists():
+        if (self.out / "state.pt").exists():
             load_training_state(self)
-            print(f"resumed at step {self.step}", flush=True)
+            print(f"going on from step {self.step}", flush=True)
         stopping: list[int] = []
         signal.signal(signal.SIGTERM, lambda *_: stopping.append(1))
         end = min(self.config.total_steps, stop_at or self.config.total_steps)
-        started, first = time.time(), self.step
-        for batch, phase in self._batches(end):
-            log = self._train_step(batch, phase)
-            self.step += 1
-            rate = (self.step - first) / (time.time() - started)
-            log |= {"step": self.step, "minutes_left": (end - self.step) / rate / 60}
-            with (self.out / "log.jsonl").open("a") as file:
-                file.write(json.dumps(log) + "\n")
-            if self.step % self.config.save_every == 0 or self.step == end or stopping:
-                save_training_state(self)
-            if stopping:
-                break
+        with progress(self.step, end) as show:
+            for batch, phase in self._batches(end):
+                log = self._train_step(batch, phase)
+                self.step += 1
+                with (self.out / "log.jsonl").open("a") as file:
+                    file.write(json.dumps({"step": self.step, **log}) + "\n")
+                show(self.step, phase.photos, log["rounds"])
+                if self.step % self.config.save_every == 0 or self.step == end or stopping:
+                    save_training_state(self)
+                if stopping:
+                    return
+        if self.step == self.config.total_steps:
+            about = {"steps": str(self.step)}
+            save_model(averaged_model(self), self.out / "model.safetensors", self.config.model, about, half=True)
+            print(f"{self.out / 'model.safetensors'}: load it with --checkpoint, or anymask.load_model(path)")
 
     def _batches(self, end: int) -> Iterator[tuple[Batch, Phase]]:
         """Batches from the current step on; sample numbers follow from the step, so a restart repeats nothing."""
