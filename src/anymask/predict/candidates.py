@@ -8,36 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from anymask.core.errors import OptionError, unknown_name
 from anymask.core.geometry import Frame, to_model_xy
 from anymask.core.rle import RLE
 from anymask.core.types import Embedding, PromptBatch, Segmenter
 from anymask.predict.crops import Crop
 from anymask.predict.filters import cut_off_by_crop, nms, stability
-from anymask.predict.patches import PatchUpscaler, box_of, encode_patch
+from anymask.predict.focus import Focus
+from anymask.predict.options import AutomaticOptions
+from anymask.predict.patches import Patch, PatchUpscaler, box_of, encode_patch
 
-GRANULARITIES = ("all", "whole", "part", "subpart")
 BLOCK = 16  # prompts whose low-resolution logits exist at once; more is not faster (docs/log.md)
 HELD_BYTES = 64 * 2**20  # run lengths kept before masks that NMS will remove anyway are let go
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """What a candidate must pass; names and defaults of `SamAutomaticMaskGenerator`."""
-
-    pred_iou: float
-    stability: float
-    stability_offset: float
-    box_nms: float
-    min_px: float = 0  # of the whole mask
-    max_px: float = float("inf")
-    granularity: str = "all"
-
-    def __post_init__(self) -> None:
-        if self.granularity not in GRANULARITIES:
-            raise unknown_name("granularity", self.granularity, list(GRANULARITIES))
-        if not self.stability_offset >= 0:
-            raise OptionError(f"stability_score_offset must be 0 or more, got {self.stability_offset}.")
 
 
 @dataclass(frozen=True)
@@ -72,16 +53,16 @@ class CropMasks:
         embedding: Embedding,
         crop: Crop,
         image_hw: tuple[int, int],
-        limits: Thresholds,
-        block: int = BLOCK,
-        accept: Callable[[Candidate], bool] | None = None,
+        options: AutomaticOptions,
+        focus: Focus,
     ) -> None:
         self._segmenter, self._embedding, self._crop, self._image_hw = segmenter, embedding, crop, image_hw
-        self._limits, self._block, self._accept = limits, block, accept
+        self._options, self._focus = options, focus
+        self._block = min(BLOCK, options.points_per_batch)
         self._upscaler: PatchUpscaler | None = None
 
     def find(
-        self, points_xy: np.ndarray, should_stop: Callable[[int], bool], keep_low_res: bool
+        self, points_xy: np.ndarray, should_stop: Callable[[int], bool]
     ) -> list[Candidate]:
         """Masks of points (N, 2) of the crop, thinned out by NMS, best predicted IoU first.
 
@@ -97,12 +78,12 @@ class CropMasks:
                 limit = 2 * max(HELD_BYTES, sum(len(c.rle["counts"]) for c in found if c.rle))
             if should_stop(len(block)):
                 break
-        return self._complete(self._thin_out(found), keep_low_res)
+        return self._complete(self._thin_out(found))
 
     def _thin_out(self, found: list[Candidate]) -> list[Candidate]:
         boxes = np.array([c.box_xyxy for c in found])
         scores = np.array([c.predicted_iou for c in found])
-        return [found[i] for i in nms(boxes, scores, self._limits.box_nms)]
+        return [found[i] for i in nms(boxes, scores, self._options.box_nms_thresh)]
 
     def _let_go(self, found: list[Candidate]) -> list[Candidate]:
         """Forget the run lengths of masks that NMS would remove now.
@@ -112,26 +93,27 @@ class CropMasks:
         kept = {id(c) for c in self._thin_out(found)}
         return [c if id(c) in kept else replace(c, rle=None) for c in found]
 
-    def _complete(self, kept: list[Candidate], keep_low_res: bool) -> list[Candidate]:
+    def _complete(self, kept: list[Candidate]) -> list[Candidate]:
         """Decode again what was let go but is needed after all, and logits if they are asked for."""
+        keep_low_res = self._options.return_low_res
         missing = [i for i, c in enumerate(kept) if c.rle is None or keep_low_res]
         for start in range(0, len(missing), self._block):
             some = missing[start : start + self._block]
             low_res, _ = self._decode(np.array([kept[i].crop_xy for i in some]))
             for row, i in enumerate(some):
                 logits = _numpy(low_res[row, kept[i].slot])
-                rle = kept[i].rle or self._mask(logits)[0]
+                rle = kept[i].rle or self._mask(logits)
                 kept[i] = replace(kept[i], rle=rle, low_res=logits.copy() if keep_low_res else None)
         return kept
 
     def _judge(self, points_xy: np.ndarray) -> Iterator[Candidate]:
         """Candidates of one block of points that pass every filter, in the order of the official code."""
-        limits = self._limits
+        options = self._options
         low_res, iou = self._decode(points_xy)
         chosen = np.ones(iou.shape, dtype=bool)
-        if limits.pred_iou > 0:
-            chosen &= iou > limits.pred_iou
-        if limits.granularity != "all":
+        if options.pred_iou_thresh > 0:
+            chosen &= iou > options.pred_iou_thresh
+        if options.granularity != "all":
             chosen &= self._of_granularity(low_res)
         for p, slot in zip(*np.nonzero(chosen)):
             candidate = self._judge_one(_numpy(low_res[p, slot]), float(iou[p, slot]), points_xy[p], int(slot))
@@ -139,34 +121,34 @@ class CropMasks:
                 yield candidate
 
     def _judge_one(self, logits: np.ndarray, iou: float, xy: np.ndarray, slot: int) -> Candidate | None:
-        limits, threshold = self._limits, self._segmenter.mask_threshold
+        options, threshold = self._options, self._segmenter.mask_threshold
         patch = self._upscale(logits)
-        score = stability(patch.values, threshold, limits.stability_offset)
-        if limits.stability > 0 and not score >= limits.stability:
+        score = stability(patch.values, threshold, options.stability_score_offset)
+        if options.stability_score_thresh > 0 and not score >= options.stability_score_thresh:
             return None
         mask = patch.values > threshold
-        box = box_of(mask)
         left, top = self._crop.box_xyxy[:2]
+        box = box_of(mask)
         num_px = int(np.count_nonzero(mask))
-        if num_px:
-            left, top = left + patch.left, top + patch.top
-        box_xyxy = (box[0] + left, box[1] + top, box[2] + left, box[3] + top)
-        if cut_off_by_crop(np.array(box_xyxy), self._crop.box_xyxy, self._image_hw)[0]:
+        dx, dy = (left + patch.left, top + patch.top) if num_px else (left, top)
+        box_xyxy = (box[0] + dx, box[1] + dy, box[2] + dx, box[3] + dy)
+        if cut_off_by_crop(np.array(box_xyxy), self._crop.box_xyxy, self._image_hw)[0] or self._too_large(num_px):
             return None
-        if not limits.min_px <= num_px <= limits.max_px:
+        rle = self._encode(mask, box, patch.top, patch.left)
+        if not self._focus.accepts(rle, box_xyxy):
             return None
         x, y = float(xy[0]), float(xy[1])
-        point_xy = (x + self._crop.box_xyxy[0], y + self._crop.box_xyxy[1])
-        candidate = Candidate(iou, score, box_xyxy, num_px, point_xy, (x, y), slot, self._crop, None)
-        if self._accept is not None:
-            candidate = replace(candidate, rle=self._encode(mask, box, patch.top, patch.left))
-            return candidate if self._accept(candidate) else None
-        return replace(candidate, rle=self._encode(mask, box, patch.top, patch.left))
+        return Candidate(iou, score, box_xyxy, num_px, (x + left, y + top), (x, y), slot, self._crop, rle)
 
-    def _mask(self, logits: np.ndarray) -> tuple[RLE, np.ndarray]:
+    def _too_large(self, num_px: int) -> bool:
+        area, share = self._options.max_mask_region_area, self._options.max_coverage
+        pixels = self._image_hw[0] * self._image_hw[1]
+        return (area is not None and num_px > area) or (share is not None and num_px >= share * pixels)
+
+    def _mask(self, logits: np.ndarray) -> RLE:
         patch = self._upscale(logits)
         mask = patch.values > self._segmenter.mask_threshold
-        return self._encode(mask, box_of(mask), patch.top, patch.left), mask
+        return self._encode(mask, box_of(mask), patch.top, patch.left)
 
     def _encode(self, mask: np.ndarray, box: tuple[int, int, int, int], top: int, left: int) -> RLE:
         """Run lengths in the photo of a mask of a patch with this box."""
@@ -175,11 +157,11 @@ class CropMasks:
         crop_left, crop_top = self._crop.box_xyxy[:2]
         return encode_patch(tight, crop_top + top + y0, crop_left + left + x0, self._image_hw)
 
-    def _upscale(self, logits: np.ndarray) -> Any:
+    def _upscale(self, logits: np.ndarray) -> Patch:
         if self._upscaler is None:
             frame: Frame = self._embedding.frame
             self._upscaler = PatchUpscaler(frame, (logits.shape[0], logits.shape[1]))
-        return self._upscaler.above(logits, self._segmenter.mask_threshold - self._limits.stability_offset)
+        return self._upscaler.above(logits, self._segmenter.mask_threshold - self._options.stability_score_offset)
 
     def _decode(self, points_xy: np.ndarray) -> tuple[Any, np.ndarray]:
         """Low-resolution logits (P, M, 4h, 4w) as they come, and predicted IoU (P, M) float32."""
@@ -194,7 +176,7 @@ class CropMasks:
         areas = _numpy(inside.sum(-1).sum(-1))
         order = np.argsort(areas, axis=1, kind="stable")
         last = areas.shape[1] - 1
-        place = {"subpart": 0, "part": (last + 1) // 2, "whole": last}[self._limits.granularity]
+        place = {"subpart": 0, "part": (last + 1) // 2, "whole": last}[self._options.granularity]
         return np.arange(last + 1) == order[:, place : place + 1]
 
 

@@ -25,8 +25,8 @@ class Cleaned:
 def clean(rle: RLE, min_area_px: float, drop_small: bool) -> Cleaned:
     """Fill holes, then remove islands, of fewer than `min_area_px` pixels.
 
-    drop_small: a mask whose every island is small becomes empty (the paper); otherwise its largest one stays (the
-    official code). Works in the mask's box, widened so far that no hole can look smaller than it is.
+    drop_small: a mask whose every island is small becomes empty (the paper); otherwise its largest one stays
+    (the official code). Works in the mask's box, widened so far that no hole can look smaller than it is.
     """
     height, width = rle["size"]
     x, y, w, h = to_bbox_xywh(rle)

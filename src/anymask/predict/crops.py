@@ -30,8 +30,8 @@ class Crop:
 def crop_windows(image_hw: tuple[int, int], num_layers: int, overlap_ratio: float) -> list[Crop]:
     """The whole photo, then layer by layer 2ᴸ×2ᴸ windows, column by column.
 
-    overlap_ratio: overlap of the first layer as a share of the photo's shorter side; halved from layer to layer.
-    Photos of so few pixels that a window would be empty give fewer windows.
+    overlap_ratio: overlap of the first layer as a share of the photo's shorter side; halved from layer to
+    layer. Photos of so few pixels that a window would be empty give fewer windows.
     """
     height, width = image_hw
     crops = [Crop((0, 0, width, height), 0)]

@@ -25,14 +25,15 @@ def cut_off_by_crop(boxes_xyxy: np.ndarray, crop_xyxy: tuple[int, ...], image_hw
     boxes = np.asarray(boxes_xyxy, dtype=np.float32).reshape(-1, 4)
     near_crop = np.abs(boxes - np.asarray(crop_xyxy, dtype=np.float32)) <= EDGE_PX
     near_image = np.abs(boxes - np.asarray([0, 0, image_hw[1], image_hw[0]], dtype=np.float32)) <= EDGE_PX
-    return (near_crop & ~near_image).any(axis=1)
+    return np.asarray((near_crop & ~near_image).any(axis=1))
 
 
 def nms(boxes_xyxy: np.ndarray, scores: np.ndarray, iou_threshold: float) -> np.ndarray:
     """Indices (K,) of the boxes (N, 4) that stay, best score first; equal scores in the order given.
 
     Greedy: the best box removes all that overlap it by an IoU *above* the threshold, and so on. The same as
-    `torchvision.ops.nms` on the CPU: float32 arithmetic, and a box without area neither removes nor is removed.
+    `torchvision.ops.nms` on the CPU: float32 arithmetic, and a box without area neither removes nor is
+    removed.
     """
     boxes = np.asarray(boxes_xyxy, dtype=np.float32).reshape(-1, 4)
     order = np.argsort(-np.asarray(scores, dtype=np.float32), kind="stable")

@@ -24,7 +24,8 @@ def build_point_grid(points_per_side: int) -> np.ndarray:
 
 
 def build_layer_grids(points_per_side: int, num_layers: int, downscale: int) -> list[np.ndarray]:
-    """One grid for the photo and one for the crops of each layer, `downscale` times coarser from layer to layer.
+    """One grid for the photo and one for the crops of each layer, `downscale` times coarser from layer to
+    layer.
 
     Raises OptionError where a layer would be left without a point.
     """
@@ -51,5 +52,6 @@ def check_point_grids(grids: Sequence[np.ndarray], num_layers: int) -> list[np.n
 
 
 def spread_order(num_points: int) -> np.ndarray:
-    """An order that covers the whole grid early and evenly, for runs that may be cut short; always the same."""
+    """An order that covers the whole grid early and evenly, for runs that may be cut short; always the
+    same."""
     return np.random.default_rng(0).permutation(num_points)

@@ -17,8 +17,8 @@ CONTAINED = 0.9  # share of a mask that must lie inside another for the other to
 def parents(rles: Sequence[RLE], contained: float = CONTAINED) -> list[int | None]:
     """For each mask the index of the smallest larger one that contains it, None where there is none.
 
-    A mask is contained where at least this share of its pixels lies inside. Of two equally large masks the earlier
-    counts as the larger, so there are no circles. An empty mask has no parent and is none.
+    A mask is contained where at least this share of its pixels lies inside. Of two equally large masks the
+    earlier counts as the larger, so there are no circles. An empty mask has no parent and is none.
     """
     if not 0 < contained <= 1:
         raise OptionError(f"contained is a share, above 0 and up to 1, got {contained}.")

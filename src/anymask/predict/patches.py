@@ -1,9 +1,10 @@
 """Logits of one mask at the photo's size, only where they matter, and run lengths straight from there.
 
-A mask is mostly nothing. Both bilinear steps (to the model's square, then to the photo) are separable weighted means,
-so outside the cells that reach a level no pixel can exceed it. Small masks are computed in their own rectangle, in
-plain numpy; OpenCV does whole pictures faster, and takes the large ones. Both are single passes without BLAS, whose
-threads wait for each other on a busy machine (measured: 0.1 ms became 40 ms).
+A mask is mostly nothing. Both bilinear steps (to the model's square, then to the photo) are separable
+weighted means, so outside the cells that reach a level no pixel can exceed it. Small masks are computed in
+their own rectangle, in plain numpy; OpenCV does whole pictures faster, and takes the large ones. Both are
+single passes without BLAS, whose threads wait for each other on a busy machine (measured: 0.1 ms became 40
+ms).
 """
 
 from __future__ import annotations
@@ -105,7 +106,8 @@ class PatchUpscaler:
 
 
 def _two_taps(target: int, source: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each of `target` samples: the two `source` samples it lies between, and the weight of the second."""
+    """For each of `target` samples: the two `source` samples it lies between, and the weight of the
+    second."""
     position = np.maximum((np.arange(target) + 0.5) * (source / target) - 0.5, 0)
     low = np.minimum(position.astype(np.int64), source - 1)
     return low, np.minimum(low + 1, source - 1), (position - low).astype(np.float32)
