@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anymask.core.errors import ImageError
-from anymask.model.layers import DropPath, LayerNorm2d, MLPBlock
+from anymask.model.layers import DropPath, LayerNorm2d, MLPBlock, runs_eagerly_on_cpu
 
 
 class ImageEncoderViT(nn.Module):
@@ -210,8 +210,7 @@ def rel_pos_attention(
     grid = q.reshape(*q.shape[:2], h, w, -1)
     bias_h = torch.einsum("nayxd,yjd->nayxj", grid, rel_h).flatten(2, 3)  # (N, heads, h·w, h)
     bias_w = torch.einsum("nayxd,xjd->nayxj", grid, rel_w).flatten(2, 3)  # (N, heads, h·w, w)
-    tiled = q.device.type == "cpu" and not torch.is_grad_enabled() and not torch.jit.is_tracing()
-    if tiled and h * w >= 1024 and q.dtype == torch.float32:
+    if runs_eagerly_on_cpu(q) and h * w >= 1024 and q.dtype == torch.float32:
         return _tiled_attention(q, k, v, bias_h, bias_w)
     return _folded_attention(q, k, v, bias_h, bias_w, hw)
 

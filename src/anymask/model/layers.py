@@ -9,6 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def runs_eagerly_on_cpu(x: Tensor) -> bool:
+    """Is this plain inference on a CPU? Then tiles, loops and OpenCV are allowed; not for gradients, exports or GPUs."""
+    return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
 class LayerNorm2d(nn.Module):
     """LayerNorm over the channels of a (B, C, H, W) map at each pixel; biased variance."""
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anymask.model.layers import MLP, LayerNorm2d
+from anymask.model.layers import MLP, LayerNorm2d, runs_eagerly_on_cpu
 from anymask.model.transformer import ImageTokens, TwoWayTransformer
 
 
@@ -95,18 +95,20 @@ class MaskDecoder(nn.Module):
         last, and only the finished logits are moved into image order.
         """
         (h, w), (p, length, _), m = size_hw, cells.shape, hyper.shape[1]
-        if torch.is_grad_enabled() or cells.device.type != "cpu" or torch.jit.is_tracing():
-            masks = hyper @ self._upscale(cells).transpose(1, 2)  # (P, M, L·4·4)
-        else:  # prompt by prompt: less memory, and a plain product is faster than a batched one
+        if runs_eagerly_on_cpu(cells):  # prompt by prompt: less memory, and faster than a batched product
             masks = hyper.new_empty(p, m, length * 16)
             for i in range(p):
                 torch.mm(hyper[i], self._upscale(cells[i : i + 1])[0].t(), out=masks[i])
+        else:
+            masks = hyper @ self._upscale(cells).transpose(1, 2)  # (P, M, L·4·4)
         masks = masks.reshape(p, m, h, w, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
         return masks.reshape(p, m, 4 * h, 4 * w)
 
     def _upscale(self, cells: Tensor) -> Tensor:
         """Cells (P, N, C) to (P, N·4·4, C/8)."""
-        up1, norm, up2 = (self.output_upscaling[i] for i in (0, 1, 3))
+        up1, norm, _, up2, _ = self.output_upscaling
+        assert isinstance(up1, nn.ConvTranspose2d) and isinstance(up2, nn.ConvTranspose2d)
+        assert isinstance(norm, LayerNorm2d)
         x = _transposed_conv(cells, up1)  # (P, N·4, C/4)
         x = F.gelu(F.layer_norm(x, (x.shape[-1],), norm.weight, norm.bias, norm.eps))
         return F.gelu(_transposed_conv(x, up2))

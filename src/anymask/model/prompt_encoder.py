@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ PADDING, BACKGROUND, FOREGROUND, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = -1, 0, 1, 2, 3
 
 class PositionEmbeddingRandom(nn.Module):
     """Random Fourier features of a position in the unit square; the Gaussian matrix is part of the checkpoint."""
+
+    positional_encoding_gaussian_matrix: Tensor
 
     def __init__(self, num_pos_feats: int = 128, scale: float = 1.0) -> None:
         super().__init__()
@@ -64,7 +67,9 @@ class PromptEncoder(nn.Module):
         self.input_image_size = input_image_size
         self.pe_layer = PositionEmbeddingRandom(embed_dim // 2)
         self.num_point_embeddings = 4
-        self.point_embeddings = nn.ModuleList(nn.Embedding(1, embed_dim) for _ in range(4))
+        self.point_embeddings: Iterable[nn.Embedding] = nn.ModuleList(  # type: ignore[assignment]
+            nn.Embedding(1, embed_dim) for _ in range(4)
+        )
         self.not_a_point_embed = nn.Embedding(1, embed_dim)
         self.mask_downscaling = nn.Sequential(
             nn.Conv2d(1, mask_in_chans // 4, kernel_size=2, stride=2),

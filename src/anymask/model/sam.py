@@ -32,6 +32,8 @@ class Sam(nn.Module):
     pixel_mean, pixel_std: RGB on the 0..255 scale; not part of the state dict.
     """
 
+    pixel_mean: Tensor
+    pixel_std: Tensor
     mask_threshold: float = 0.0
     image_format: str = "RGB"
 

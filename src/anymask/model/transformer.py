@@ -209,6 +209,7 @@ class TwoWayTransformer(nn.Module):
         if keys.shape[0] > 1:
             return ImageTokens(keys, pe, None)
         first = self.layers[0]
+        assert isinstance(first, TwoWayAttentionBlock)
         to_image, to_token = first.cross_attn_token_to_image, first.cross_attn_image_to_token
         keys_pe = keys + pe
         shared = SharedProjections(
@@ -229,6 +230,7 @@ class TwoWayTransformer(nn.Module):
         keys, shared = image.keys, image.shared
         keys_pe = keys + image.pe if shared is None else None
         for layer in self.layers:
+            assert isinstance(layer, TwoWayAttentionBlock)
             tokens = layer.update_tokens(tokens, token_pe)
             to_image, to_token = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
             q = tokens + token_pe

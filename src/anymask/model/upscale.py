@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from anymask.model.layers import runs_eagerly_on_cpu
+
 
 def upscale_logits(
     low_res: Tensor, side: int, input_hw: tuple[int, int], original_hw: tuple[int, int]
 ) -> Tensor:
     """Logits (P, M, 4h, 4w) to logits (P, M, H, W) float32."""
-    if low_res.device.type == "cpu" and not low_res.requires_grad and not torch.jit.is_tracing():
+    if runs_eagerly_on_cpu(low_res):
         return _with_opencv(low_res, side, input_hw, original_hw)
     x = F.interpolate(low_res.float(), (side, side), mode="bilinear", align_corners=False)
     x = x[..., : input_hw[0], : input_hw[1]]

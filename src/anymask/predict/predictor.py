@@ -255,7 +255,7 @@ class SamPredictor:
             cleaned = fill_holes_and_sprinkles(flat, self.max_hole_area, self.max_sprinkle_area)
             masks = cleaned.reshape(masks.shape)
         outputs = (masks, answer.predicted_iou.cpu().numpy(), answer.low_res.cpu().numpy())
-        return outputs if checked.batched else tuple(x[0] for x in outputs)  # type: ignore[return-value]
+        return outputs if checked.batched else tuple(x[0] for x in outputs)
 
     def _one(self) -> Embedding:
         if not self._embeddings:

@@ -65,7 +65,7 @@ class Trainer:
             parameter.requires_grad_(not name.startswith(tuple(config.freeze)))
         self.affinity = AffinityHead() if config.affinity else None
         self.device = pick_device(config.device)
-        modules = [self.sam] + ([self.affinity] if self.affinity else [])
+        modules: list[nn.Module] = [self.sam] + ([self.affinity] if self.affinity else [])
         for module in modules:
             module.to(self.device)
         self.optimizer = torch.optim.AdamW(parameter_groups(modules, config), betas=(0.9, 0.999))
@@ -164,13 +164,13 @@ class Trainer:
                 config.through_time,
             )
             self._check_finite(result.loss, batch.names[i])
-            (result.loss / b).backward()
+            (result.loss / b).backward()  # type: ignore[no-untyped-call]
             rounds.append(result.per_round)
         if self.affinity is not None:
             loss = self.affinity(leaf, masks)
             (config.affinity * loss).backward()
             log["affinity"] = loss.item()
-        full.backward(leaf.grad)
+        torch.autograd.backward(full, leaf.grad)
         parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
         log["grad_norm"] = nn.utils.clip_grad_norm_(parameters, config.clip_norm).item()
         self.optimizer.step()
