@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "SamAutomaticMaskGenerator": "anymask.predict.automatic",
     "SamPredictor": "anymask.predict.predictor",
     "Sam": "anymask.model.sam",
     "build_sam": "anymask.model.presets",
@@ -25,6 +26,7 @@ __all__ = [
     "AnymaskError",
     "ResizeLongestSide",
     "Sam",
+    "SamAutomaticMaskGenerator",
     "SamPredictor",
     "build_sam",
     "load_model",
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from anymask.model.precision import place
     from anymask.model.presets import build_sam, sam_around
     from anymask.model.sam import Sam
+    from anymask.predict.automatic import SamAutomaticMaskGenerator
     from anymask.predict.predictor import SamPredictor
     from anymask.predict.transforms import ResizeLongestSide
     from anymask.weights.load import load_model, sam_model_registry
