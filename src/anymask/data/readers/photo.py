@@ -52,6 +52,7 @@ KINDS = (
     "out of range",  # a mask that leaves its photo
     "empty mask",
     "duplicate mask",
+    "duplicate photo",
 )
 
 

@@ -1,0 +1,78 @@
+"""`anymask data`: look through photos with masks, and make synthetic ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from anymask.data.check import SetReport
+
+app = typer.Typer(help="Check photos with masks, and make synthetic ones.", no_args_is_help=True)
+
+
+@app.callback()
+def _family() -> None:
+    pass
+
+
+@app.command("check", no_args_is_help=True)
+def check(
+    paths: Annotated[list[Path], typer.Argument(help="Data sets: SA-1B, COCO, LVIS, VOC, DAVIS, BSDS500, folders.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for `report.json` and `report.png`.")] = None,
+    plot: Annotated[bool, typer.Option(help="Draw `report.png`; needs matplotlib.")] = True,
+    strict: Annotated[bool, typer.Option(help="Exit with 1 where there is a problem, for CI.")] = False,
+) -> None:
+    """Find broken photos and bad masks before training, and show what the masks look like.
+
+    **Example**
+
+    `anymask data check my_photos/ coco/annotations/instances_val2017.json --out report/`
+    """
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from anymask.data.check import check_dataset, write_report
+    from anymask.data.plots import draw_report, require_matplotlib
+    from anymask.data.readers import layout_of
+
+    for path in paths:
+        layout_of(path)  # a wrong path is said before an hour's work on the others
+    if out is not None:
+        if plot:
+            require_matplotlib()
+        out.mkdir(parents=True, exist_ok=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
+    reports = []
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        for path in paths:
+            task = progress.add_task(str(path), total=None)
+            reports.append(check_dataset(path, lambda task=task: progress.advance(task)))  # type: ignore[misc]
+            progress.remove_task(task)
+    for report in reports:
+        _print_report(report)
+    if out is not None:
+        write_report(reports, out / "report.json")
+        if plot:
+            draw_report(reports, out / "report.png")
+        print(f"\nAll of it: {out / 'report.json'}" + f", {out / 'report.png'}" * plot)
+    if strict and any(len(report.problems) for report in reports):
+        raise typer.Exit(1)
+
+
+def _print_report(report: SetReport) -> None:
+    """A set in a few lines: size, means, problems by kind with the first of each."""
+    summary = report.summary
+    print(f"{report.path} ({report.layout}): {summary['photos']:,} photos, {summary['masks']:,} masks")
+    if summary["masks"]:
+        print(
+            f"  {summary['masks_per_photo']['mean']:.1f} masks a photo, relative size "
+            f"{summary['relative_size']['mean']:.2f}, concavity {summary['concavity']['mean']:.2f} (means)"
+        )
+    for kind, count in report.problems.counts().items():
+        first = next(p for p in report.problems.found if p.kind == kind)
+        print(f"  {count:,} × {kind}, first: {first.file}: {first.message}")
+    if not len(report.problems):
+        print("  no problems")
