@@ -2,7 +2,7 @@
 
     python benchmarks/bf16.py [--photos PATH …] [--grid 6]
 
-Without --photos: the sample photos of scikit-image. Works on every CPU; where bf16 is emulated it is slow, and the times say so.
+Without --photos: sample photos of scikit-image. Works on every CPU; where bf16 is emulated it is slow, and says so.
 """
 
 from __future__ import annotations

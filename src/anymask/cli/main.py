@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from anymask.cli import models, predict, recipes, train
+from anymask.cli import data, models, predict, recipes, train
 from anymask.core.errors import AnymaskError, InputError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("predict", no_args_is_help=True)(predict.predict)
 app.add_typer(models.app, name="models")
 app.command("train", no_args_is_help=True)(train.train)
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(data.app, name="data")
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
