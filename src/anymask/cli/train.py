@@ -12,7 +12,7 @@ from anymask.core.errors import InputError, unknown_name
 
 def train(
     config: Annotated[str, typer.Option(help="A recipe by name (`lite`), or a YAML file.")],
-    data: Annotated[list[Path], typer.Option(help="Tar shards in the SA-1B layout, or folders of them.")],
+    data: Annotated[list[Path], typer.Option(help="Photos with masks: SA-1B, COCO, VOC, DAVIS, BSDS500, folders.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; an old run there goes on.")],
     override: Annotated[list[str], typer.Option("--set", help="Override, such as `lr=1e-4`. May repeat.")] = [],  # noqa: B006
     stop_at: Annotated[int | None, typer.Option(help="Leave after this step; run again to go on.")] = None,
@@ -23,13 +23,13 @@ def train(
 
     `anymask train --config lite --data shards/ --out runs/lite --set lr=3e-4`
     """
-    from anymask.data.readers import read_shards
+    from anymask.data.readers import open_dataset
     from anymask.train.config import load_config
     from anymask.train.loop import Trainer
 
-    photos = read_shards(data)
+    photos = [photo for path in data for photo in open_dataset(path)]
     if not photos:
-        raise InputError(f"no photos in {', '.join(map(str, data))}; expected <id>.jpg with <id>.json.")
+        raise InputError(f"no photos in {', '.join(map(str, data))}; look with: anymask data check.")
     Trainer(load_config(find_recipe(config), override), photos, out).run(stop_at=stop_at)
 
 
