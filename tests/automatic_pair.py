@@ -61,6 +61,7 @@ class BlobSegmenter:
     """
 
     side, mask_threshold, cells = 256, 0.0, 64
+    sam = SimpleNamespace(state_dict=dict, dtype="float32", device=torch.device("cpu"))
 
     def encode(self, images: list[np.ndarray]) -> list[Embedding]:
         embeddings = []

@@ -34,7 +34,7 @@ def convert(
     from anymask.predict.formats import find_format, read_masks, write_masks
 
     find_format(to)  # a mistyped name is told before anything is read
-    if output.exists() and source.resolve() in (output.resolve(), *output.resolve().parents):
+    if source.is_dir() and source.resolve() in (output.resolve(), *output.resolve().parents):
         raise InputError(f"{output} lies inside {source}; choose another folder for the result.")
     photos = read_masks(source, source_format)
     written = write_masks(photos, output, to)

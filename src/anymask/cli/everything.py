@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,6 +49,7 @@ def everything(
     granularity: Annotated[str, typer.Option(help="`all`, `whole`, `part` or `subpart` of each point.")] = "all",
     time_budget: Annotated[float | None, typer.Option(help="Seconds for a photo; then take what there is.")] = None,
     overlays: Annotated[bool, typer.Option(help="Draw pictures and a contact sheet.")] = True,
+    workers: Annotated[int, typer.Option(help="Processes, each with the model; for many photos.")] = 1,
 ) -> None:
     """Find every mask in photos.
 
@@ -60,7 +62,7 @@ def everything(
 
     `anymask everything photos/ 'more/*.png' sa_000000.tar -o out --format coco --points-per-side 16`
 
-    `anymask everything photos/ -o out --preset paper --model vit_b`
+    `anymask everything photos/ -o out --preset paper --model vit_b --workers 2`
     """
     from anymask.predict.everything import Plan, segment_photos
     from anymask.predict.formats import find_format
@@ -95,7 +97,14 @@ def everything(
     name = describe_model(generator, model)
     plan = Plan(output, format_name, options, name, overlays, time_budget)
     with Bar(len(sources)) as bar:
-        outcomes = segment_photos(generator, sources, plan, bar.step)
+        if workers == 1:
+            outcomes = segment_photos(generator, sources, plan, bar.step)
+        else:
+            from anymask.predict.workers import segment_photos_in_workers
+
+            del generator
+            load = partial(load_generator, model, checkpoint, device, precision, options)
+            outcomes = segment_photos_in_workers(load, sources, plan, workers, bar.step)
     report(outcomes, plan, loaded - started, time.perf_counter() - started)
 
 
@@ -108,13 +117,14 @@ def load_generator(model: str, checkpoint: Path | None, device: str, precision: 
 
 
 def describe_model(generator: Any, model: str) -> str:
-    """Model name, floating-point type, and a hash of all its weights: other weights mean other masks."""
+    """Model name, floating-point type, and a hash of samples of every weight: other weights mean other masks."""
     import hashlib
 
     sam = generator.segmenter.sam
     digest = hashlib.sha256()
     for tensor in sam.state_dict().values():
-        digest.update(tensor.detach().float().cpu().numpy().tobytes())
+        values = tensor.detach().flatten()
+        digest.update(values[:: 1 + values.numel() // 4096].float().cpu().numpy().tobytes())
     return f"{model} {generator.segmenter.side} {sam.dtype} {digest.hexdigest()[:16]}"
 
 

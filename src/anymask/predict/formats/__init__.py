@@ -29,7 +29,7 @@ class Format(Protocol):
 
 @dataclass(frozen=True)
 class About:
-    """A format. one_file: all photos share a file, so it is written when the last is done."""
+    """A format. one_file: photos share a file, so all is written when the last photo is done."""
 
     help: str
     one_file: bool = False
@@ -39,7 +39,7 @@ FORMATS = {
     "sa1b": About("one JSON for each photo, as SA-1B ships them; keeps everything"),
     "coco": About("annotations.json with RLE; keeps everything", one_file=True),
     "coco_polygons": About("annotations.json with polygons; fills holes", one_file=True),
-    "yolo": About("labels/<photo>.txt with one polygon for each mask; fills holes"),
+    "yolo": About("labels/<photo>.txt with one polygon for each mask; fills holes", one_file=True),
     "labelme": About("one labelme JSON for each photo; fills holes"),
     "png": About("a folder for each photo with 0.png, 1.png … and metadata.csv, as amg.py of segment_anything"),
     "labelmap": About("one 16-bit PNG for each photo, 0 where there is none; no overlaps"),
