@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from anymask.cli import data, models, predict, recipes, train
+from anymask.cli import convert, data, everything, models, predict, recipes, train
 from anymask.core.errors import AnymaskError, InputError
 
 app = typer.Typer(
@@ -19,6 +19,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("predict", no_args_is_help=True)(predict.predict)
+app.command("everything", no_args_is_help=True)(everything.everything)
+app.command("convert", no_args_is_help=True)(convert.convert)
 app.add_typer(models.app, name="models")
 app.command("train", no_args_is_help=True)(train.train)
 app.add_typer(recipes.app, name="recipes")
