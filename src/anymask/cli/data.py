@@ -62,6 +62,54 @@ def check(
         raise typer.Exit(1)
 
 
+@app.command("synthesize")
+def synthesize(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Tar shard to write, in the SA-1B layout.")],
+    num: Annotated[int, typer.Option("--num", "-n", help="Number of scenes.", min=1)] = 100,
+    start: Annotated[int, typer.Option(help="First scene; shards of one seed continue each other.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Scenes are the same for the same seed and art.", min=0)] = 0,
+    size: Annotated[str, typer.Option(help="Height x width in pixels.")] = "480x640",
+    art: Annotated[
+        list[Path] | None,
+        typer.Option(help="SVG files, folders of them, @iconify-json packages. May repeat. Default: our own."),
+    ] = None,
+    cutouts: Annotated[
+        list[Path] | None, typer.Option(help="Data sets whose segments are cut out and pasted. May repeat.")
+    ] = None,
+    backgrounds: Annotated[
+        list[Path] | None, typer.Option(help="Data sets whose photos scenes stand on. May repeat.")
+    ] = None,
+) -> None:
+    """Make scenes with exact nested masks (whole, part, subpart) from vector art and cut-outs of real segments.
+
+    **Example**
+
+    `anymask data synthesize --num 1000 --art node_modules/@iconify-json/noto --out shards/synthetic-000.tar`
+    """
+    import time
+
+    from anymask.core.errors import OptionError
+    from anymask.data.readers import open_dataset
+    from anymask.data.shards import write_shard
+    from anymask.data.synthetic import Cutouts, SceneOptions, SyntheticScenes, load_art
+
+    height, _, width = size.lower().partition("x")
+    if not (height.isdigit() and width.isdigit()):
+        raise OptionError(f"--size is height x width, such as 480x640, got {size!r}.")
+    photos = {path: list(open_dataset(path)) for path in {*(cutouts or []), *(backgrounds or [])}}
+    scenes = SyntheticScenes(
+        load_art(art or []),
+        Cutouts([p for path in cutouts for p in photos[path]]) if cutouts else None,
+        [p for path in backgrounds or [] for p in photos[path]],
+        SceneOptions(hw=(int(height), int(width))),
+        seed,
+    )
+    begin = time.perf_counter()
+    num_masks = write_shard(scenes.photos(num, start), out)
+    seconds = time.perf_counter() - begin
+    print(f"{out}: {num:,} scenes, {num_masks:,} masks, {num / seconds:.1f} scenes/s")
+
+
 def _print_report(report: SetReport) -> None:
     """A set in a few lines: size, means, problems by kind with the first of each."""
     summary = report.summary
