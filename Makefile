@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/.runtime
 
 demo: $(VENV)/.runtime  ## install, click the cat, show where the picture is
-	@$(BIN)/anymask predict sample:cat --point 200,150 --output demo-output
+	@$(BIN)/anymask predict sample:cat --point 200,150 --point 420,150,- --output demo-output
 
 test: $(STAMP)  ## the whole test suite
 	$(BIN)/python -m pytest
