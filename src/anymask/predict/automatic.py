@@ -210,11 +210,12 @@ class SamAutomaticMaskGenerator:
         return [kept[i] for i in nms(_boxes(kept), ~np.array(changed, dtype=bool), threshold)]
 
     def _records(self, kept: list[Candidate]) -> list[dict[str, Any]]:
-        form: Callable[[RLE], Any] = {
+        forms: dict[str, Callable[[RLE], Any]] = {
             "binary_mask": decode_one,
             "uncompressed_rle": to_uncompressed,
             "coco_rle": dict,
-        }[self.options.output_mode]
+        }
+        form = forms[self.options.output_mode]
         parents = parents_of([c.rle for c in kept if c.rle]) if self.options.parents else []
         records = []
         for i, c in enumerate(kept):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -70,11 +70,15 @@ class MaskRecord:
 
     def to_official(self, output_mode: str = "coco_rle") -> dict[str, Any]:
         """The record of `SamAutomaticMaskGenerator` with its keys in order; what is not known is left out."""
-        forms = {"coco_rle": dict, "uncompressed_rle": to_uncompressed, "binary_mask": decode_one}
+        forms: dict[str, Callable[[RLE], Any]] = {
+            "coco_rle": dict,
+            "uncompressed_rle": to_uncompressed,
+            "binary_mask": decode_one,
+        }
         if output_mode not in forms:
             raise unknown_name("output_mode", output_mode, list(forms))
         record = {
-            "segmentation": forms[output_mode](self.rle),  # type: ignore[operator]
+            "segmentation": forms[output_mode](self.rle),
             "area": self.num_px,
             "bbox": self.box_xywh,
             "predicted_iou": self.predicted_iou,

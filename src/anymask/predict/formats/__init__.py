@@ -50,7 +50,7 @@ def find_format(name: str) -> Format:
     """The module of a format by name; OptionError lists the known ones."""
     if name not in FORMATS:
         raise unknown_name("format", name, list(FORMATS))
-    module: Format = import_module(f"anymask.predict.formats.{name}")  # type: ignore[assignment]
+    module: Format = import_module(f"anymask.predict.formats.{name}")
     return module
 
 

@@ -36,7 +36,8 @@ def to_json(photos: Iterable[PhotoMasks], segmentation: Callable[[MaskRecord], A
     if len(set(ids)) < len(ids) or 0 in ids:
         ids = list(range(1, len(photos) + 1))
     words = sorted({mask.label or OBJECT for photo in photos for mask in photo.masks} | {OBJECT})
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for photo, image_id in zip(photos, ids):
         height, width = photo.hw
         images.append({"id": image_id, "width": width, "height": height, "file_name": photo.file_name})
