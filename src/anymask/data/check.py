@@ -15,7 +15,7 @@ from pycocotools import mask as coco
 from anymask.core.errors import ImageError
 from anymask.core.files import write_aside
 from anymask.core.images import read_image
-from anymask.core.rle import area, to_compressed
+from anymask.core.rle import to_compressed
 from anymask.data.readers import Photo, Problems, layout_of, open_dataset
 from anymask.data.statistics import Statistics
 
@@ -82,11 +82,12 @@ def _check_pixels(photo: Photo, file: str, problems: Problems) -> None:
 def _check_masks(photo: Photo, file: str, problems: Problems) -> None:
     rles = []
     for i, rle in enumerate(photo.rles):
-        if area(rle) == 0:
+        packed = to_compressed(rle)
+        packed["counts"] = packed["counts"].encode("ascii")
+        if coco.area(packed) == 0:
             problems.add("empty mask", file, f"mask {i} has no pixel.")
         else:
-            packed = to_compressed(rle)
-            rles.append((i, {**packed, "counts": packed["counts"].encode("ascii")}))
+            rles.append((i, packed))
     if len(rles) < 2:
         return
     packed_rles = [rle for _, rle in rles]

@@ -18,12 +18,12 @@ def procedural(hw: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     gray, tint = rng.uniform(20, 235, (3, 1)), rng.normal(0, float(rng.uniform(5, 45)), (3, 3))
     colours = np.clip(gray + tint, 0, 255).astype(np.float32)
     amount = kind(hw, rng)[..., None]
-    image = colours[0] * (1 - amount) + colours[1] * amount
+    image = colours[0] + amount * (colours[1] - colours[0])
     if rng.random() < 0.6:
-        other = clouds(hw, rng)[..., None]
-        image = image * (1 - 0.5 * other) + colours[2] * 0.5 * other
-    grain = rng.normal(0, float(rng.uniform(0, 10)), (*hw, 1)).astype(np.float32)
-    return np.clip(image + grain, 0, 255).astype(np.uint8)
+        other = clouds(hw, rng)[..., None] * np.float32(0.5)
+        image += other * (colours[2] - image)
+    image += rng.standard_normal((*hw, 1), np.float32) * np.float32(rng.uniform(0, 10))
+    return np.asarray(cv2.convertScaleAbs(np.maximum(image, 0, out=image)))
 
 
 def clouds(hw: tuple[int, int], rng: np.random.Generator, finest_px: float = 4) -> np.ndarray:
