@@ -35,6 +35,10 @@ def workplace(tmp_path: Path, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
     """A folder with the files that the documents talk of."""
     Image.fromarray(np.kron(photo, np.ones((4, 4, 1), np.uint8))).save(tmp_path / "photo.jpg")  # 640×480
     Image.fromarray((photo[..., 0] > 150).astype(np.uint8) * 255).resize((640, 480)).save(tmp_path / "rough.png")
+    for kind in ("images", "masks"):
+        (tmp_path / "my_photos" / kind).mkdir(parents=True)
+    Image.fromarray(photo).save(tmp_path / "my_photos" / "images" / "disc.jpg")
+    Image.fromarray((photo[..., 0] > 150).astype(np.uint8) * 255).save(tmp_path / "my_photos" / "masks" / "disc.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
