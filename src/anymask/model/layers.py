@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 def runs_eagerly_on_cpu(x: Tensor) -> bool:
-    """Is this plain inference on a CPU? Then tiles, loops and OpenCV are allowed; not for gradients, exports or GPUs."""
+    """Is this plain inference on a CPU? Then tiles, loops and OpenCV are allowed, as nowhere else."""
     return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
