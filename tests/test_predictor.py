@@ -222,16 +222,17 @@ def test_refinement_changes_the_answer(predictor: SamPredictor) -> None:
     assert not np.allclose(again[2], plain[2])
 
 
-def test_holes_and_sprinkles(tiny: Sam, photo: np.ndarray) -> None:
+@pytest.mark.parametrize("option", ["max_hole_area", "max_sprinkle_area"])
+def test_holes_and_sprinkles(tiny: Sam, photo: np.ndarray, option: str) -> None:
     import cv2
 
-    clean = SamPredictor(tiny, max_hole_area=50, max_sprinkle_area=50)
+    clean, plain = SamPredictor(tiny, **{option: 50}), SamPredictor(tiny)
     clean.set_image(photo)
-    plain = SamPredictor(tiny)
     plain.set_image(photo)
     for mask, raw in zip(clean.predict(**CALLS["point"])[0], plain.predict(**CALLS["point"])[0]):
-        islands = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)[2][1:, -1]
-        assert (mask != raw).any() and islands.min() > 50
+        region = ~mask if option == "max_hole_area" else mask
+        areas = cv2.connectedComponentsWithStats(region.astype(np.uint8), connectivity=8)[2][1:, -1]
+        assert (mask != raw).any() and areas.min() > 50
 
 
 def test_state_errors(tiny: Sam, photo: np.ndarray) -> None:
