@@ -335,7 +335,8 @@ def test_a_killed_run_goes_on_exactly(shards: Path, tmp_path: Path) -> None:
     time.sleep(0.3)
     os.kill(victim.pid, signal.SIGKILL)
     victim.wait()
-    assert start(killed).wait() == 0 and whole.wait() == 0
+    codes = start(killed).wait(), whole.wait()
+    assert codes == (0, 0)
     a, b = losses(tmp_path / "whole"), losses(killed)
     assert set(a) == set(range(1, 10))
     assert b == a  # a step done twice gives the same loss, and so does every later one
