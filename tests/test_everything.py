@@ -211,7 +211,7 @@ def test_command_then_convert(folder: Path, tmp_path: Path, command: Any) -> Non
     [
         (["--format", "cocoo"], OptionError, "Did you mean 'coco'"),
         (["--points-per-side", "0"], OptionError, "points_per_side"),
-        (["--preset", "fast"], OptionError, "official, paper"),
+        (["--preset", "fast"], OptionError, "official, paper, lite"),
         (["--time-budget", "0"], InputError, "more than 0 seconds"),
         (["--crop-overlap-ratio", "2"], OptionError, "crop_overlap_ratio"),
     ],
@@ -257,3 +257,19 @@ def test_every_option_reaches_the_generator(folder: Path, tmp_path: Path, monkey
     result = CliRunner().invoke(app, ["everything", str(folder), "-o", str(tmp_path / "out"), *flags])
     assert result.exit_code == 0, result.output
     assert {name: getattr(seen[0], name) for name in values} == values
+
+
+def test_the_lite_model_gets_its_own_thresholds(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from anymask.cli import everything as module
+
+    seen: list[AutomaticOptions] = []
+
+    def load(model: str, checkpoint: Any, device: str, precision: str, options: AutomaticOptions) -> Any:
+        seen.append(options)
+        raise InputError("enough")
+
+    monkeypatch.setattr(module, "load_generator", load)
+    for more in ([], ["--model", "vit_b"], ["--pred-iou-thresh", "0.88"], ["--preset", "official"]):
+        CliRunner().invoke(app, ["everything", str(folder), "-o", str(tmp_path / "out"), *more])
+    assert [o.pred_iou_thresh for o in seen] == [0.3, 0.88, 0.88, 0.88]
+    assert [o.stability_score_offset for o in seen] == [0.25, 1.0, 0.25, 1.0]

@@ -30,23 +30,23 @@ def everything(
     device: Annotated[str, typer.Option(help="`auto`, `cpu`, `cuda` or `mps`.")] = "auto",
     precision: Annotated[str, typer.Option(help="`auto`, `fp32` or `bf16`; auto: bf16 where native.")] = "auto",
     preset: Annotated[
-        str, typer.Option(help="`official`, or `paper`: crops and cleaning as for SA-1B (app. B).")
-    ] = "official",
-    points_per_side: Annotated[int, typer.Option(help="The grid has this many points squared.")] = 32,
-    points_per_batch: Annotated[int, typer.Option(help="Points decoded together, at most.")] = 64,
-    pred_iou_thresh: Annotated[float, typer.Option(help="Keep masks with a predicted IoU above this.")] = 0.88,
-    stability_score_thresh: Annotated[float, typer.Option(help="Keep masks at least this stable.")] = 0.95,
-    stability_score_offset: Annotated[float, typer.Option(help="Shift of the logits that tests it.")] = 1.0,
-    box_nms_thresh: Annotated[float, typer.Option(help="Box IoU above which the worse mask goes.")] = 0.7,
-    crop_n_layers: Annotated[int, typer.Option(help="Layers of zoomed-in crops: 4, 16, … of them.")] = 0,
-    crop_nms_thresh: Annotated[float, typer.Option(help="The same between crops.")] = 0.7,
-    crop_overlap_ratio: Annotated[float, typer.Option(help="Overlap of crops, share of the shorter side.")] = 512
-    / 1500,
-    crop_n_points_downscale_factor: Annotated[int, typer.Option(help="Coarser grids by layer.")] = 1,
-    min_mask_region_area: Annotated[float, typer.Option(help="Clean holes and islands under this, in px.")] = 0,
+        str | None,
+        typer.Option(help="`official`, `lite` (for that model the default), or `paper` (app. B: crops, cleaning)."),
+    ] = None,
+    points_per_side: Annotated[int | None, typer.Option(help="The grid has this many points squared; 32.")] = None,
+    points_per_batch: Annotated[int | None, typer.Option(help="Points decoded together, at most; 64.")] = None,
+    pred_iou_thresh: Annotated[float | None, typer.Option(help="Keep predicted IoUs above this; 0.88.")] = None,
+    stability_score_thresh: Annotated[float | None, typer.Option(help="Keep masks as stable as this; 0.95.")] = None,
+    stability_score_offset: Annotated[float | None, typer.Option(help="Shift of logits testing that; 1.0.")] = None,
+    box_nms_thresh: Annotated[float | None, typer.Option(help="Box IoU above which the worse mask goes; 0.7.")] = None,
+    crop_n_layers: Annotated[int | None, typer.Option(help="Layers of crops: 4, 16, … of them; 0.")] = None,
+    crop_nms_thresh: Annotated[float | None, typer.Option(help="The same between crops; 0.7.")] = None,
+    crop_overlap_ratio: Annotated[float | None, typer.Option(help="Share of the shorter side; 0.34.")] = None,
+    crop_n_points_downscale_factor: Annotated[int | None, typer.Option(help="Coarser grids by layer; 1.")] = None,
+    min_mask_region_area: Annotated[float | None, typer.Option(help="Clean holes, islands under this px; 0.")] = None,
     max_mask_region_area: Annotated[float | None, typer.Option(help="Drop masks over this many pixels.")] = None,
     max_coverage: Annotated[float | None, typer.Option(help="Drop masks of this share of the photo up.")] = None,
-    granularity: Annotated[str, typer.Option(help="`all`, `whole`, `part` or `subpart` of each point.")] = "all",
+    granularity: Annotated[str | None, typer.Option(help="all, whole, part or subpart of a point.")] = None,
     time_budget: Annotated[float | None, typer.Option(help="Seconds for a photo; then take what there is.")] = None,
     overlays: Annotated[bool, typer.Option(help="Draw pictures and a contact sheet.")] = True,
     workers: Annotated[int, typer.Option(help="Processes, each with the model; for many photos.")] = 1,
@@ -64,9 +64,10 @@ def everything(
 
     `anymask everything photos/ -o out --preset paper --model vit_b --workers 2`
     """
+    given = locals()
     from anymask.predict.everything import Plan, segment_photos
     from anymask.predict.formats import find_format
-    from anymask.predict.options import AutomaticOptions
+    from anymask.predict.options import AutomaticOptions, option_defaults
     from anymask.predict.sources import find_photos
 
     started = time.perf_counter()
@@ -74,22 +75,9 @@ def everything(
     if time_budget is not None and not time_budget > 0:
         raise InputError(f"--time-budget must be more than 0 seconds, got {time_budget:g}.")
     options = AutomaticOptions.of(
-        preset,
-        points_per_side=points_per_side,
-        points_per_batch=points_per_batch,
-        pred_iou_thresh=pred_iou_thresh,
-        stability_score_thresh=stability_score_thresh,
-        stability_score_offset=stability_score_offset,
-        box_nms_thresh=box_nms_thresh,
-        crop_n_layers=crop_n_layers,
-        crop_nms_thresh=crop_nms_thresh,
-        crop_overlap_ratio=crop_overlap_ratio,
-        crop_n_points_downscale_factor=crop_n_points_downscale_factor,
-        min_mask_region_area=min_mask_region_area,
+        preset or ("lite" if model == "lite" else "official"),
         output_mode="coco_rle",
-        max_mask_region_area=max_mask_region_area,
-        max_coverage=max_coverage,
-        granularity=granularity,
+        **{name: value for name, value in given.items() if value is not None and name in option_defaults()},
     )
     sources = find_photos(photos)
     generator = load_generator(model, checkpoint, device, precision, options)

@@ -21,7 +21,7 @@ from anymask.predict.filters import nms
 from anymask.predict.focus import Focus
 from anymask.predict.grid import build_layer_grids, check_point_grids, spread_order
 from anymask.predict.hierarchy import parents as parents_of
-from anymask.predict.options import AutomaticOptions
+from anymask.predict.options import AutomaticOptions, option_defaults
 
 Progress = Callable[[int, int], None]
 CROPS_PER_BATCH = 4  # on a GPU; on a CPU encoding several at once gains nothing and costs memory
@@ -48,7 +48,8 @@ class SamAutomaticMaskGenerator:
 
     By keyword, beyond it:
 
-    preset: "paper" takes the data engine's settings (app. B) for every option left at its default.
+    preset: "paper" (the data engine's settings, app. B) or "lite" (thresholds that suit the lite model) for every
+        option left at its default.
     max_mask_region_area: masks of more pixels go. max_coverage: masks that cover this share of the photo or
         more go. drop_small_masks: a mask whose largest island is under min_mask_region_area goes as a whole.
     nms_after_cleanup: after cleaning remove masks that have become alike, preferring untouched ones.
@@ -92,8 +93,9 @@ class SamAutomaticMaskGenerator:
         return_low_res: bool = False,
         crops_per_batch: int | None = None,
     ) -> None:
-        values = {k: v for k, v in locals().items() if k not in ("self", "model", "point_grids", "preset")}
-        self.options = AutomaticOptions.of(preset, **values)
+        given = locals()
+        changed = {name: given[name] for name, default in option_defaults().items() if given[name] != default}
+        self.options = AutomaticOptions.of(preset, **changed)
         if (points_per_side is None) == (point_grids is None):
             raise OptionError("give points_per_side or point_grids, and None for the other.")
         layers = self.options.crop_n_layers

@@ -21,6 +21,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "drop_small_masks": True,
         "nms_after_cleanup": False,
     },
+    # lite predicts lower IoUs and flatter logits than the official models; theirs would leave nothing
+    "lite": {"pred_iou_thresh": 0.3, "stability_score_thresh": 0.7, "stability_score_offset": 0.25},
 }
 
 
@@ -77,15 +79,19 @@ class AutomaticOptions:
 
     @classmethod
     def of(cls, preset: str = "official", **values: Any) -> AutomaticOptions:
-        """Options from a preset; a value that is not the official default wins over the preset's."""
+        """Options from a preset; the values given win over the preset's, those of the preset over the defaults."""
         if preset not in PRESETS:
             raise unknown_name("preset", preset, list(PRESETS))
-        defaults = {field.name: field.default for field in fields(cls)}
+        known = option_defaults()
         for name in values:
-            if name not in defaults:
-                raise unknown_name("option", name, list(defaults))
-        own = {name: value for name, value in values.items() if value != defaults[name]}
-        return cls(**{**PRESETS[preset], **own})
+            if name not in known:
+                raise unknown_name("option", name, list(known))
+        return cls(**{**PRESETS[preset], **values})
+
+
+def option_defaults() -> dict[str, Any]:
+    """Names of all options with the official default of each."""
+    return {field.name: field.default for field in fields(AutomaticOptions)}
 
 
 def _check_whole(name: str, value: Any, least: int) -> None:
