@@ -68,9 +68,8 @@ class MaskDecoder(nn.Module):
         """The image side before the first layer; reusable for all prompts with the same dense embedding."""
         if dense.dim() == 4 and dense.stride(0) == 0:
             dense = dense[:1]  # one embedding, expanded over the prompts
-        keys = (image_embeddings + dense).flatten(2).transpose(1, 2)  # (G, L, C)
-        pe = image_pe.to(keys.dtype).flatten(2).transpose(1, 2)  # (1, L, C)
-        return self.transformer.prepare(keys, pe)
+        keys = _channels_last(image_embeddings) + _channels_last(dense).to(image_embeddings.dtype)  # (G, L, C)
+        return self.transformer.prepare(keys, _channels_last(image_pe).to(keys.dtype))
 
     def decode(
         self, image: ImageTokens, size_hw: tuple[int, int], sparse: Tensor, multimask_output: bool
@@ -100,7 +99,7 @@ class MaskDecoder(nn.Module):
             for i in range(p):
                 torch.mm(hyper[i], self._upscale(cells[i : i + 1])[0].t(), out=masks[i])
         else:
-            masks = hyper @ self._upscale(cells).transpose(1, 2)  # (P, M, L·4·4)
+            masks = (self._upscale(cells) @ hyper.transpose(1, 2)).transpose(1, 2)  # (P, M, L·4·4)
         masks = masks.reshape(p, m, h, w, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
         return masks.reshape(p, m, 4 * h, 4 * w)
 
@@ -112,6 +111,11 @@ class MaskDecoder(nn.Module):
         x = _transposed_conv(cells, up1)  # (P, N·4, C/4)
         x = F.gelu(F.layer_norm(x, (x.shape[-1],), norm.weight, norm.bias, norm.eps))
         return F.gelu(_transposed_conv(x, up2))
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """(B, C, h, w) to (B, h·w, C), contiguous: every later pass runs along the channels."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2).contiguous()
 
 
 def _transposed_conv(x: Tensor, conv: nn.ConvTranspose2d) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from anymask.model.layers import LayerNorm2d
 
@@ -107,7 +108,15 @@ class PromptEncoder(nn.Module):
 
     def embed_masks(self, masks: Tensor) -> Tensor:
         """Mask logits (P, 1, 4h, 4w) to a dense embedding (P, C, h, w)."""
-        return self.mask_downscaling(masks.to(self.no_mask_embed.weight.dtype))
+        x = masks.to(self.no_mask_embed.weight.dtype).permute(0, 2, 3, 1)  # channels last throughout
+        for layer in self.mask_downscaling:
+            if isinstance(layer, nn.Conv2d):
+                x = _patch_conv(x, layer)
+            elif isinstance(layer, LayerNorm2d):
+                x = F.layer_norm(x, (x.shape[-1],), layer.weight, layer.bias, layer.eps)
+            else:
+                x = layer(x)
+        return x.permute(0, 3, 1, 2)
 
     def embed_no_mask(self) -> Tensor:
         """The dense embedding that stands for 'no mask given', (1, C, 1, 1); broadcasts over cells."""
@@ -153,3 +162,11 @@ class PromptEncoder(nn.Module):
         if not coords:
             return None
         return self.embed_tokens(torch.cat(coords, dim=1), torch.cat(labels, dim=1))
+
+
+def _patch_conv(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """A convolution whose kernel is its stride, on (P, H, W, in): one matrix product, (P, H/k, W/k, out)."""
+    k = conv.kernel_size[0]
+    p, h, w, c = x.shape
+    x = x.reshape(p, h // k, k, w // k, k, c).permute(0, 1, 3, 2, 4, 5).reshape(p, h // k, w // k, k * k * c)
+    return F.linear(x, conv.weight.permute(0, 2, 3, 1).reshape(conv.out_channels, -1), conv.bias)

@@ -36,7 +36,7 @@ class AffinityHead(nn.Module):
         query = self.query(clicked).reshape(b, m * self.answers, -1)
         keys = self.key(embedding).flatten(2)  # (B, width, h·w)
         logits = query[..., :-1] @ keys * keys.shape[1] ** -0.5 + query[..., -1:]
-        logits = logits.reshape(b, m, self.answers, h, w)
+        logits = logits.reshape(b, m, self.answers, h, w).float()
         goal = target.unsqueeze(2).expand_as(logits)
         bce = F.binary_cross_entropy_with_logits(logits, goal, reduction="none").mean(dim=(-2, -1))
         loss = bce + dice_loss(logits, goal)

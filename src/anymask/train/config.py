@@ -57,6 +57,7 @@ class TrainConfig:
     in the backward pass. through_time: let gradients flow through fed-back logits (PAPER is silent; dearer).
     affinity: weight of the dense auxiliary loss on the embedding (`train.affinity`), 0 turns it off.
     freeze: parameters whose names start with one of these stay as they are.
+    precision: of the arithmetic, see `model.precision`: "bf16" runs under autocast, weights and losses stay float32.
     ema: decay of the averaged weights that are evaluated and shipped. balance: see `data.loader.PromptDataset`.
     """
 
@@ -90,6 +91,7 @@ class TrainConfig:
     color: float = 0.0
     balance: float = 0.5
     device: str = "auto"
+    precision: str = "auto"
     loader_workers: int = 1
     save_every: int = 100
     losses: Losses = field(default_factory=Losses)

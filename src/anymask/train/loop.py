@@ -21,7 +21,7 @@ from anymask.data.augment import Augmentation
 from anymask.data.loader import Batch, PromptDataset, collate, set_up_worker
 from anymask.data.readers import Photo
 from anymask.model.lite_encoder import imagenet_backbone_weights
-from anymask.model.precision import pick_device
+from anymask.model.precision import pick_device, pick_dtype
 from anymask.model.presets import build_sam
 from anymask.model.sam import Sam
 from anymask.train.affinity import AffinityHead
@@ -65,6 +65,7 @@ class Trainer:
             parameter.requires_grad_(not name.startswith(tuple(config.freeze)))
         self.affinity = AffinityHead() if config.affinity else None
         self.device = pick_device(config.device)
+        self.dtype = pick_dtype(config.precision, self.device)
         modules: list[nn.Module] = [self.sam] + ([self.affinity] if self.affinity else [])
         for module in modules:
             module.to(self.device)
@@ -139,8 +140,9 @@ class Trainer:
             group["lr"] = group["peak_lr"] * factor
         images = (batch.images.to(self.device) - sam.pixel_mean) / sam.pixel_std
         images, masks = torch.nan_to_num(images), batch.masks.to(self.device)
-        full = sam.image_encoder(images.contiguous(memory_format=torch.channels_last))  # (B, C, S/stride, S/stride)
-        leaf = full.detach().requires_grad_()  # the decoder's graph is freed photo by photo
+        with self._autocast():
+            full = sam.image_encoder(images.contiguous(memory_format=torch.channels_last))  # (B, C, S/stride, S/stride)
+        leaf = full.detach().float().requires_grad_()  # the decoder's graph is freed photo by photo
         cells = phase.cells or full.shape[-1]
         b = len(batch.names)
         num_clicks = phase.num_clicks
@@ -150,27 +152,37 @@ class Trainer:
         plan = round_plan(num_clicks, phase.num_empty)
         weights = LossWeights(**asdict(config.losses))
         for i in range(b):
-            embedding = leaf[i : i + 1]
+            pooled = leaf[i : i + 1]
             if cells != full.shape[-1]:
-                embedding = F.adaptive_avg_pool2d(embedding, cells)
-            result = run_rounds(
-                sam,
-                embedding,
-                masks[i, : phase.masks],
-                phase.image_size,
-                plan,
-                weights,
-                config.box_chance,
-                config.through_time,
-            )
-            self._check_finite(result.loss, batch.names[i])
-            (result.loss / b).backward()  # type: ignore[no-untyped-call]
+                pooled = F.adaptive_avg_pool2d(pooled, cells)
+            embedding = pooled.detach().requires_grad_()
+
+            def backward(loss: Tensor, name: str = batch.names[i]) -> None:
+                self._check_finite(loss, name)
+                (loss / b).backward()  # type: ignore[no-untyped-call]
+
+            with self._autocast():
+                result = run_rounds(
+                    sam,
+                    embedding,
+                    masks[i, : phase.masks],
+                    phase.image_size,
+                    plan,
+                    weights,
+                    config.box_chance,
+                    config.through_time,
+                    None if config.through_time else backward,
+                )
+            if config.through_time:
+                backward(result.loss)
+            torch.autograd.backward(pooled, embedding.grad)
             rounds.append(result.per_round)
         if self.affinity is not None:
-            loss = self.affinity(leaf, masks)
+            with self._autocast():
+                loss = self.affinity(leaf, masks)
             (config.affinity * loss).backward()
             log["affinity"] = loss.item()
-        torch.autograd.backward(full, leaf.grad)
+        torch.autograd.backward(full, leaf.grad.to(full.dtype))
         parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
         log["grad_norm"] = nn.utils.clip_grad_norm_(parameters, config.clip_norm).item()
         self.optimizer.step()
@@ -178,6 +190,9 @@ class Trainer:
         self._update_average()
         log["rounds"] = [mean_of_known([r[j] for r in rounds]) for j in range(len(rounds[0]))]
         return log
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def _check_finite(self, loss: Tensor, name: str) -> None:
         if not math.isfinite(loss.item()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -31,12 +32,17 @@ def run_rounds(
     weights: LossWeights,
     box_chance: float = 0.5,
     through_time: bool = False,
+    on_loss: Callable[[Tensor], None] | None = None,
 ) -> RoundsResult:
     """All rounds for the masks of one photo.
 
     embedding: (1, C, h, w). masks: (P, S, S) uint8. plan: `clicks.round_plan`. through_time: let gradients flow
     through the logits that are fed back; detached otherwise, which is cheaper and the default (the paper is silent).
+    on_loss: gets every round's share of the loss as soon as it is known; a backward pass there frees the round's graph
+    before the next one is built. Not with `through_time`, where the rounds are one graph.
     """
+    if through_time and on_loss:
+        raise ValueError("with through_time the rounds share one graph: use the returned loss.")
     h, w = embedding.shape[-2:]
     target = F.interpolate(masks[None].float(), size=(4 * h, 4 * w), mode="area")[0]
     solid = target > 0.5
@@ -54,9 +60,12 @@ def run_rounds(
             clicks = corrective_clicks(previous.detach()[:, 0], solid, side)
             prompts = prompts.with_clicks(*clicks)
         logits, iou = decode_prompts(sam, embedding, prompts.coords_xy, prompts.labels, previous, side, i == 0)
+        logits, iou = logits.float(), iou.float()
         result = round_loss(logits, iou, target, weights)
         boxed = prompts.labels[:, 0] == BOX_TOP_LEFT
-        losses.append(result.total)
+        if on_loss:
+            on_loss(result.total / (len(plan) + 1))
+        losses.append(result.total.detach() if on_loss else result.total)
         log.append(
             {
                 "loss": result.total.item(),
@@ -88,6 +97,8 @@ def decode_prompts(
     multimask: bool,
 ) -> tuple[Tensor, Tensor]:
     """Decode token prompts on an embedding of any number of cells; coordinates in an S×S frame."""
+    if torch.is_autocast_enabled(embedding.device.type):  # the wide maps in one type, or every sum converts
+        embedding = embedding.to(torch.get_autocast_dtype(embedding.device.type))
     encoder = sam.prompt_encoder
     h, w = embedding.shape[-2:]
     scale = encoder.input_image_size[0] / side  # the model's own frame, whatever the view's size
