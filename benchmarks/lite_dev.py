@@ -1,9 +1,10 @@
 """Quality of a model on labelled photos: one centre click and one tight box, per set and on the mean over sets.
 
-    python benchmarks/lite_dev.py --data DEV [--weights FILE] [--grabcut] [--max-photos 20 --max-masks 2]
+    python benchmarks/lite_dev.py --data DEV [--weights FILE] [--grabcut] [--clicks 3,8] [--max-photos 20 ...]
 
 DEV is a folder of tar shards in the SA-1B layout. With --grabcut OpenCV's GrabCut gets the
-same boxes of the same masks. Masks under 100 px² are skipped.
+same boxes of the same masks. --clicks adds the IoU after so many corrective clicks, each where the mask is most wrong,
+with the logits fed back. Masks under 100 px² are skipped.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from rich.progress import Progress
 
 from anymask import SamPredictor, load_model, place
@@ -59,13 +61,19 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", type=Path, help="default: the model inside the package")
     parser.add_argument("--grabcut", action="store_true")
+    parser.add_argument("--clicks", type=lambda text: tuple(int(n) for n in text.split(",")), default=(),
+                        help="numbers of clicks, such as 3,8: IoU of the mask after each")
+    parser.add_argument("--precision", default="fp32", help="fp32 or bf16")
+    parser.add_argument("--threads", type=int, help="for torch; 1 is much faster on a machine that is busy")
     parser.add_argument("--max-photos", type=int)
     parser.add_argument("--max-masks", type=int)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    protocol = Protocol(max_photos=args.max_photos, max_masks=args.max_masks)
+    protocol = Protocol(max_photos=args.max_photos, max_masks=args.max_masks, clicks=args.clicks)
+    if args.threads:
+        torch.set_num_threads(args.threads)
     photos = read_shards([args.data])
-    predictor = SamPredictor(place(load_model(args.weights or "lite"), "cpu", "fp32"))
+    predictor = SamPredictor(place(load_model(args.weights or "lite"), "cpu", args.precision))
     started = time.perf_counter()
     with Progress() as bar:
         task = bar.add_task("photos", total=len(photos))
@@ -73,12 +81,13 @@ def main() -> None:
     table = summarise(scores)
     grabcut = grabcut_scores(photos, protocol) if args.grabcut else {}
     print(f"{'set':14}{'masks':>7}{'click oracle':>14}{'selected':>10}{'box oracle':>12}{'selected':>10}", end="")
-    print(f"{'GrabCut box':>13}" if grabcut else "")
+    print("".join(f"{f'{n} clicks':>10}" for n in args.clicks) + (f"{'GrabCut box':>13}" if grabcut else ""))
     for source, row in table.items():
         members = [source] if source in grabcut else [s for s in grabcut if in_group(s, source)]
         print(
             f"{source:14}{row['masks']:7.0f}{row['click_oracle']:14.1f}{row['click_selected']:10.1f}"
             f"{row['box_oracle']:12.1f}{row['box_selected']:10.1f}"
+            + "".join(f"{row[f'clicks_{n}']:10.1f}" for n in args.clicks)
             + (f"{np.mean([grabcut[m] for m in members]):13.1f}" if grabcut else "")
         )
     print(f"{len(scores)} prompts in {time.perf_counter() - started:.0f} s")

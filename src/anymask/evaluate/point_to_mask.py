@@ -12,6 +12,7 @@ from anymask.core import rle
 from anymask.core.images import read_image
 from anymask.core.masks import center_click, mask_boxes
 from anymask.data.readers import Photo
+from anymask.evaluate.interactive import click_rounds
 from anymask.evaluate.metrics import iou_of_candidates
 from anymask.predict.predictor import SamPredictor
 from anymask.predict.prompts import check_prompts
@@ -24,17 +25,22 @@ class Protocol:
     """Choices of one evaluation; stored beside its numbers.
 
     min_area_px: smaller masks are skipped (the rule of the dev data). max_masks: masks taken of a photo, evenly
-    spread, None for all. max_photos: photos of a set, None for all.
+    spread, None for all. max_photos: photos of a set, None for all. clicks: also the IoU after so many clicks, each
+    where the mask is most wrong (`interactive`).
     """
 
     min_area_px: int = 100
     max_masks: int | None = None
     max_photos: int | None = None
+    clicks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class MaskScore:
-    """IoU of one mask: the best of three candidates and the one with the highest predicted IoU."""
+    """IoU of one mask: the best of three candidates and the one with the highest predicted IoU.
+
+    prompt: "click", "box", or "clicks 3": there, both are the IoU of the one mask after so many clicks.
+    """
 
     source: str
     photo: str
@@ -60,6 +66,13 @@ def evaluate_photos(
         truth = chosen_masks(photo, protocol)
         if len(truth):
             scores += score_photo(predictor, photo, truth)
+            if protocol.clicks:
+                rounds = click_rounds(predictor.segmenter, predictor.embedding, truth, max(protocol.clicks))
+                scores += [
+                    MaskScore(photo.source, photo.name, f"clicks {n}", int(mask.sum()), iou, iou)
+                    for mask, row in zip(truth, rounds.selected)
+                    for n, iou in [(n, float(row[n - 1])) for n in protocol.clicks]
+                ]
         report(photo)
     return scores
 
@@ -115,6 +128,9 @@ def summarise(scores: list[MaskScore]) -> dict[str, dict[str, float]]:
             row[f"{prompt}_oracle"] = 100 * float(np.mean([s.oracle for s in own]))
             row[f"{prompt}_selected"] = 100 * float(np.mean([s.selected for s in own]))
             row["masks"] = len(own)
+        for prompt in sorted({s.prompt for s in scores} - {"click", "box"}):
+            own = [s for s in scores if s.source == source and s.prompt == prompt]
+            row[prompt.replace(" ", "_")] = 100 * float(np.mean([s.selected for s in own]))
         table[source] = row
     sets = list(table)
     groups = {
