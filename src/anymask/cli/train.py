@@ -7,30 +7,58 @@ from typing import Annotated
 
 import typer
 
-from anymask.core.errors import InputError, unknown_name
+from anymask.core.errors import InputError, OptionError, unknown_name
 
 
 def train(
-    config: Annotated[str, typer.Option(help="A recipe by name (`lite`), or a YAML file.")],
-    data: Annotated[list[Path], typer.Option(help="Photos with masks: SA-1B, COCO, VOC, DAVIS, BSDS500, folders.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; an old run there goes on.")],
+    config: Annotated[str, typer.Option(help="A recipe by name (`lite`, `finetune`), or a YAML file.")],
+    data: Annotated[
+        list[Path], typer.Option(help="Photos with masks: SA-1B, COCO, VOC, DAVIS, BSDS500, folders. May repeat.")
+    ] = [],  # noqa: B006
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder of the run, default `runs/<recipe>`; an old run there goes on."),
+    ] = None,
     override: Annotated[list[str], typer.Option("--set", help="Override, such as `lr=1e-4`. May repeat.")] = [],  # noqa: B006
     stop_at: Annotated[int | None, typer.Option(help="Leave after this step; run again to go on.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Make a few steps, print parameters, memory and time, save nothing.")
+    ] = False,
+    accept_changes: Annotated[
+        bool, typer.Option("--accept-changes", help="Go on with a run although its configuration was another.")
+    ] = False,
 ) -> None:
     """Train with the paper's interactive rounds; stop it any time, the same command goes on where it was.
 
+    Several processes: `torchrun --nproc-per-node 8 -m anymask train …`.
+
     **Example**
 
-    `anymask train --config lite --data shards/ --out runs/lite --set lr=3e-4`
+    `anymask train --config finetune --data my_photos/ --out runs/mine --set lr=1e-4`
     """
     from anymask.data.readers import open_dataset
     from anymask.train.config import load_config
     from anymask.train.loop import Trainer
 
-    photos = [photo for path in data for photo in open_dataset(path)]
+    recipe = find_recipe(config)
+    settings = load_config(recipe, override)
+    paths = data or [Path(path) for path in settings.data]
+    if not paths:
+        raise OptionError("no data: give --data with photos and masks, or data: [...] in the recipe.")
+    photos = [photo for path in paths for photo in open_dataset(path)]
     if not photos:
-        raise InputError(f"no photos in {', '.join(map(str, data))}; look with: anymask data check.")
-    Trainer(load_config(find_recipe(config), override), photos, out).run(stop_at=stop_at)
+        raise InputError(f"no photos in {', '.join(map(str, paths))}; look with: anymask data check.")
+    if not any(photo.rles for photo in photos):
+        raise InputError(f"none of the {len(photos)} photos in {', '.join(map(str, paths))} has a mask.")
+    trainer = Trainer(settings, photos, out or Path("runs") / recipe.stem)
+    if not dry_run:
+        trainer.run(stop_at, accept_changes)
+        return
+    from anymask.train.dry_run import estimate
+
+    measured = estimate(trainer)
+    if trainer.processes.is_first:
+        print(measured)
 
 
 def find_recipe(name: str) -> Path:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -14,24 +15,38 @@ from torch.utils.data import Dataset
 
 from anymask.core.errors import ImageError, InputError
 from anymask.core.rle import area, decode
-from anymask.data.augment import Augmentation, random_view
+from anymask.data.augment import Augmentation, draw_view, image_in_view, masks_in_view
 from anymask.data.readers import Photo
+
+
+class Sample(NamedTuple):
+    """One photo in one view.
+
+    image: (3, S, S) float32, 0..255, NaN outside the photo; or what `embed` gave, (C, h, w).
+    masks: (M, S, S) uint8. name: of the photo. number: of the sample.
+    """
+
+    image: Tensor
+    masks: Tensor
+    name: str
+    number: int
 
 
 @dataclass(frozen=True)
 class Batch:
     """B photos and M masks of each.
 
-    images: (B, 3, S, S) float32, 0..255, NaN outside the photo. masks: (B, M, S, S) uint8; a photo with fewer masks
-    repeats them. names: (B).
+    images: (B, 3, S, S) float32, 0..255, NaN outside the photo, or embeddings (B, C, h, w) where the data set gives
+    those. masks: (B, M, S, S) uint8; a photo with fewer masks repeats them. names, numbers: (B).
     """
 
     images: Tensor
     masks: Tensor
     names: list[str]
+    numbers: list[int]
 
 
-class PromptDataset(Dataset[tuple[Tensor, Tensor, str]]):
+class PromptDataset(Dataset[Sample]):
     """Sample i is a function of (seed, i) alone: which photo, which masks, which view."""
 
     def __init__(
@@ -46,10 +61,12 @@ class PromptDataset(Dataset[tuple[Tensor, Tensor, str]]):
         balance: float = 0.5,
         max_area: float = 0.9,
         min_area_px: int = 24,
+        embed: Callable[[Photo], Tensor] | None = None,
     ) -> None:
         """length: number of samples. balance: 0 draws photos evenly, 1 draws sets evenly.
 
         max_area: masks that cover more of the photo are dropped (PAPER §3.3). min_area_px: in the S×S view.
+        embed: gives the stored embedding (C, h, w) of a photo instead of its pixels; for views without augmentation.
         """
         if not photos:
             raise InputError("the training set is empty: no photo was read. Check --data.")
@@ -58,6 +75,8 @@ class PromptDataset(Dataset[tuple[Tensor, Tensor, str]]):
         self.masks_per_photo = masks_per_photo
         self.length = length
         self.augmentation = augmentation or Augmentation()
+        assert embed is None or self.augmentation.is_identity, "stored embeddings are of photos as they are"
+        self.embed = embed
         self.seed = seed
         self.max_area = max_area
         self.min_area_px = min_area_px
@@ -70,32 +89,39 @@ class PromptDataset(Dataset[tuple[Tensor, Tensor, str]]):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, str]:
+    def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng((self.seed, index))
         for _ in range(50):  # a view may have lost all its masks: take another
             at = int(np.searchsorted(self._cumulative, rng.random()))
             photo = self.photos[min(at, len(self.photos) - 1)]
-            sample = self._sample(photo, rng)
+            sample = self._view(photo, rng)
             if sample is not None:
-                return sample
+                return Sample(*sample, photo.name, index)
         raise InputError(
             "50 views in a row had no usable mask; are the masks empty, or is min_area_px too large?"
         )
 
-    def _sample(self, photo: Photo, rng: np.random.Generator) -> tuple[Tensor, Tensor, str] | None:
+    def _view(self, photo: Photo, rng: np.random.Generator) -> tuple[Tensor, Tensor] | None:
+        """Pixels or embedding, and masks, of a random view; None where no usable mask is left."""
         areas = [area(rle) / (photo.hw[0] * photo.hw[1]) for rle in photo.rles]
         usable = [i for i, a in enumerate(areas) if 0 < a <= self.max_area]
         if not usable:
             return None
         take = rng.permutation(usable)[: 2 * self.masks_per_photo]
         masks = decode([photo.rles[i] for i in take]).astype(np.uint8)
-        image, masks = random_view(decode_rgb(photo), masks, self.side, self.augmentation, rng)
+        view = draw_view(photo.hw, self.side, self.augmentation, rng)
+        if self.embed:
+            image = self.embed(photo)
+        else:
+            pixels = image_in_view(decode_rgb(photo), photo.hw, view, self.augmentation.color, rng)
+            image = torch.from_numpy(pixels).permute(2, 0, 1)
+        masks = masks_in_view(masks, view)
         sizes = masks.reshape(len(masks), -1).sum(axis=1, dtype=np.int64)
         masks = masks[sizes >= self.min_area_px][: self.masks_per_photo]
         if not len(masks):
             return None
         masks = masks[np.arange(self.masks_per_photo) % len(masks)]
-        return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(masks), photo.name
+        return image, torch.from_numpy(masks)
 
 
 def decode_rgb(photo: Photo) -> np.ndarray:
@@ -106,10 +132,10 @@ def decode_rgb(photo: Photo) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def collate(samples: list[tuple[Tensor, Tensor, str]]) -> Batch:
+def collate(samples: list[Sample]) -> Batch:
     """Samples to one batch."""
-    images, masks, names = zip(*samples)
-    return Batch(torch.stack(images), torch.stack(masks), list(names))
+    images, masks, names, numbers = zip(*samples)
+    return Batch(torch.stack(images), torch.stack(masks), list(names), list(numbers))
 
 
 def set_up_worker(_: Any) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import difflib
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from anymask.core.errors import OptionError
 
@@ -13,11 +14,12 @@ from anymask.core.errors import OptionError
 class Phase:
     """A stretch of training at one size.
 
-    until_step: first step that no longer belongs to it. image_size: side S of the training views in pixels.
-    cells: side of the embedding that the decoder sees; the encoder's map is averaged down to it (0: as it is).
-    photos: photos a step. masks: masks of each photo. num_clicks, num_empty: rounds after the first with and without
-    a new click (8 and 2 in the paper). fewer_rounds: draw the number of clicks anew each step, 0 … num_clicks.
-    min_area_px: smaller masks of a view are left out; coarse cells learn nothing from them.
+    until_step: first step that no longer belongs to it. image_size: side S of the training views in pixels, 0 for the
+    model's own. cells: side of the embedding that the decoder sees; the encoder's map is averaged down to it (0: as it
+    is). photos: photos of one process at a time; a step sees photos × accumulate × processes of them. masks: masks of
+    each photo. num_clicks, num_empty: rounds after the first with and without a new click (8 and 2 in the paper).
+    fewer_rounds: draw the number of clicks anew each step, 0 … num_clicks. min_area_px: smaller masks of a view are
+    left out; coarse cells learn nothing from them.
     """
 
     until_step: int = 1000
@@ -48,7 +50,7 @@ class Losses:
 class TrainConfig:
     """One training run.
 
-    init: a weights file to start from; init_prefixes: only its parameters whose names start so.
+    init: a weights file, or a model's name, to start from; init_prefixes: only its parameters whose names start so.
     tie_positions: see `train.start.tie_positions`.
     lr, encoder_lr: peak learning rates of prompt encoder and decoder, and of the encoder (its pretrained part gets
     backbone_lr, blocks of a ViT are scaled by layer_decay). Schedule: linear warm-up, ×0.1 at each of lr_milestones,
@@ -57,8 +59,15 @@ class TrainConfig:
     in the backward pass. through_time: let gradients flow through fed-back logits (PAPER is silent; dearer).
     affinity: weight of the dense auxiliary loss on the embedding (`train.affinity`), 0 turns it off.
     freeze: parameters whose names start with one of these stay as they are.
+    lora_rank: above 0, low-rank updates of q and v in every block of a ViT are trained instead of its blocks
+    (`train.lora`), scaled by lora_alpha / lora_rank; they are merged into plain weights on saving.
+    cache_embeddings: compute each photo's embedding once and keep it on disk (`train.cache`), in `cache_dir`, or in
+    `embeddings/` of the run; for a frozen encoder and views without augmentation.
+    accumulate: backward passes over so many batches before a step. sharding: of several processes, "ddp" or "fsdp".
     precision: of the arithmetic, see `model.precision`: "bf16" runs under autocast, weights and losses stay float32.
     ema: decay of the averaged weights that are evaluated and shipped. balance: see `data.loader.PromptDataset`.
+    curves: TensorBoard files in `curves/` of the run, where tensorboard is installed; a picture of the masks every
+    pictures_every steps.
     """
 
     model: str = "lite"
@@ -71,6 +80,12 @@ class TrainConfig:
     encoder_lr: float = 5e-4
     backbone_lr: float = 1e-4
     freeze: list[str] = field(default_factory=list)
+    lora_rank: int = 0
+    lora_alpha: float = 8.0
+    cache_embeddings: bool = False
+    cache_dir: str | None = None
+    accumulate: int = 1
+    sharding: str = "ddp"
     weight_decay: float = 0.1
     warmup_steps: int = 250
     decay_steps: int = 0
@@ -94,6 +109,8 @@ class TrainConfig:
     precision: str = "auto"
     loader_workers: int = 1
     save_every: int = 100
+    curves: bool = True
+    pictures_every: int = 100
     losses: Losses = field(default_factory=Losses)
     phases: list[Phase] = field(default_factory=lambda: [Phase()])
 
@@ -108,15 +125,62 @@ class TrainConfig:
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> TrainConfig:
-    """A recipe file with `key=value` overrides; unknown keys and wrong types are refused by name."""
+    """A recipe file with `key=value` overrides; unknown keys and wrong types are refused by name.
+
+    A key may point into a list (`phases.0.photos=2`), and may start with `train.`.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    where = str(path)
     try:
-        recipe = OmegaConf.load(path)
-        merged = OmegaConf.merge(
-            OmegaConf.structured(TrainConfig), recipe, OmegaConf.from_dotlist(overrides or [])
-        )
-        return cast(TrainConfig, OmegaConf.to_object(merged))
+        merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.load(path))
+        for override in overrides or []:
+            where = f"--set {override}"
+            key, equals, text = override.removeprefix("train.").partition("=")
+            if not equals:
+                raise OptionError(f"{where}: expected key=value, such as lr=1e-4.")
+            value = OmegaConf.from_dotlist([f"value={text}"])["value"]
+            OmegaConf.update(merged, key.strip(), value, merge=False, force_add=False)
+        config = cast(TrainConfig, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
-        raise OptionError(f"{path}: {error}") from error
+        raise OptionError(f"{where}: {str(error).splitlines()[0]}{_nearest(error.key)}") from error
+    except (IndexError, ValueError, TypeError) as error:
+        raise error if isinstance(error, OptionError) else OptionError(f"{where}: {error}") from error
+    check_config(config, where)
+    return config
+
+
+def check_config(config: TrainConfig, source: str) -> None:
+    """Refuse values that cannot work together, before anything is loaded."""
+    ends = [phase.until_step for phase in config.phases]
+    problems = [
+        (not ends or ends != sorted(set(ends)) or ends[0] < 1, f"phases must end at rising steps, got {ends}"),
+        (config.accumulate < 1, f"accumulate must be at least 1, got {config.accumulate}"),
+        (config.save_every < 1 or config.pictures_every < 1, "save_every and pictures_every must be at least 1"),
+        (config.sharding not in ("ddp", "fsdp"), f'sharding must be "ddp" or "fsdp", got {config.sharding!r}'),
+        (len(config.scale) != 2, f"scale is a range such as [0.5, 2.0], got {config.scale}"),
+        (config.lora_rank < 0, f"lora_rank must be 0 (off) or more, got {config.lora_rank}"),
+        (
+            config.lora_rank > 0 and config.model == "lite",
+            "lora_rank needs a ViT (vit_b, vit_l, vit_h); lite has no q and v in its blocks: use the recipe finetune",
+        ),
+        (any(p.photos < 1 or p.masks < 1 for p in config.phases), "photos and masks of a phase must be at least 1"),
+    ]
+    if config.cache_embeddings:
+        frozen = any("image_encoder.".startswith(prefix) for prefix in config.freeze)
+        moved = list(config.scale) != [1.0, 1.0] or config.flip or config.color
+        problems += [
+            (not frozen, "cache_embeddings needs a frozen encoder: add freeze: [image_encoder.]"),
+            (bool(moved), "cache_embeddings needs photos as they are: set scale [1, 1], flip 0 and color 0"),
+            (config.lora_rank > 0 or config.affinity > 0, "cache_embeddings goes without lora_rank and affinity"),
+        ]
+    for wrong, message in problems:
+        if wrong:
+            raise OptionError(f"{source}: {message}.")
+
+
+def _nearest(key: Any) -> str:
+    known = [f.name for kind in (TrainConfig, Phase, Losses) for f in fields(kind)]
+    near = difflib.get_close_matches(str(key), known, n=1)
+    return f" Did you mean {near[0]!r}?" if near and near[0] != key else ""

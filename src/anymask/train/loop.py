@@ -2,42 +2,45 @@
 
 from __future__ import annotations
 
-import json
-import math
 import signal
-from collections.abc import Iterator
-from dataclasses import asdict
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.data import DataLoader, Subset
+from torch import nn
 
 from anymask.core.allocator import keep_freed_memory
-from anymask.core.errors import AnymaskError
-from anymask.data.augment import Augmentation
-from anymask.data.loader import Batch, PromptDataset, collate, set_up_worker
+from anymask.data.loader import Batch
 from anymask.data.readers import Photo
-from anymask.model.lite_encoder import imagenet_backbone_weights
-from anymask.model.precision import pick_device, pick_dtype
-from anymask.model.presets import build_sam
 from anymask.model.sam import Sam
 from anymask.train.affinity import AffinityHead
+from anymask.train.average import Average
+from anymask.train.build import build_trainable, plain_model
+from anymask.train.cache import EmbeddingCache, encoder_key
 from anymask.train.checkpoint import load_training_state, save_training_state
-from anymask.train.clicks import round_plan
 from anymask.train.config import Phase, TrainConfig
-from anymask.train.losses import LossWeights
+from anymask.train.curves import Curves
+from anymask.train.feed import Feed
+from anymask.train.journal import Journal
 from anymask.train.optimizer import lr_factor, parameter_groups
-from anymask.train.rounds import run_rounds
+from anymask.train.photo_rounds import PhotoRounds, TrainingError, check_finite, step_plan, summarise
+from anymask.train.processes import processes_of_this_run, total_norm
+from anymask.train.rounds import Shown
 from anymask.train.show import progress
-from anymask.train.start import start_from, tie_positions
 from anymask.weights.save import save_model
 
+__all__ = ["StepResult", "Trainer", "TrainingError", "averaged_model"]
 
-class TrainingError(AnymaskError, RuntimeError):
-    """The run cannot go on; the last checkpoint is intact."""
+
+@dataclass(frozen=True)
+class StepResult:
+    """log: means over the photos of all processes, as written to `log.jsonl`. shown: one mask. stop: asked to leave."""
+
+    log: dict[str, Any]
+    shown: Shown
+    stop: bool
 
 
 class Trainer:
@@ -45,177 +48,114 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, photos: list[Photo], out: Path) -> None:
         keep_freed_memory()
+        self.processes = processes_of_this_run(config.device, config.sharding)
         torch.manual_seed(config.seed)
         self.config, self.photos, self.out = config, photos, out
-        self.sam = build_sam(
-            config.model,
-            decoder_depth=config.decoder_depth,
-            dropout=config.dropout,
-            drop_path_rate=config.drop_path,
-        ).train()
-        self.sam.image_encoder.gradient_checkpointing = config.gradient_checkpointing
-        if config.model == "lite":
-            self.sam.image_encoder.backbone.load_state_dict(imagenet_backbone_weights())
-            self.sam.image_encoder.to(memory_format=torch.channels_last)
-        if config.tie_positions:
-            tie_positions(self.sam)
-        if config.init:
-            start_from(self.sam, Path(config.init), config.init_prefixes)
-        for name, parameter in self.sam.named_parameters():
-            parameter.requires_grad_(not name.startswith(tuple(config.freeze)))
+        self.sam = build_trainable(config)
         self.affinity = AffinityHead() if config.affinity else None
-        self.device = pick_device(config.device)
-        self.dtype = pick_dtype(config.precision, self.device)
+        self.rounds = self.processes.wrap(
+            PhotoRounds(config, self.sam, self.affinity, touch=self.processes.count > 1)
+        )
         modules: list[nn.Module] = [self.sam] + ([self.affinity] if self.affinity else [])
-        for module in modules:
-            module.to(self.device)
         self.optimizer = torch.optim.AdamW(parameter_groups(modules, config), betas=(0.9, 0.999))
-        self.average = {k: v.detach().clone().float() for k, v in self.sam.state_dict().items()}
+        self.average = Average(self.sam, config.ema)
         self.step = 0
+        self.asked_to_stop = False
 
-    def run(self, stop_at: int | None = None) -> None:
+    def run(self, stop_at: int | None = None, accept_changes: bool = False) -> None:
         """Train to the last phase's end, or to step `stop_at`; go on where `out` holds a run.
 
         Saves every `save_every` steps and at SIGTERM; writes `model.safetensors` (averaged weights) at the end.
+        accept_changes: go on with a configuration that differs from the stored run's (see `train.changes`).
         """
         self.out.mkdir(parents=True, exist_ok=True)
         if (self.out / "state.pt").exists():
-            load_training_state(self)
-            print(f"going on from step {self.step}", flush=True)
-        stopping: list[int] = []
-        signal.signal(signal.SIGTERM, lambda *_: stopping.append(1))
+            load_training_state(self, accept_changes)
+            self._say(f"going on from step {self.step}")
+        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "asked_to_stop", True))
         end = min(self.config.total_steps, stop_at or self.config.total_steps)
-        with progress(self.step, end) as show:
-            for batch, phase in self._batches(end):
-                log = self._train_step(batch, phase)
-                self.step += 1
-                with (self.out / "log.jsonl").open("a") as file:
-                    file.write(json.dumps({"step": self.step, **log}) + "\n")
-                show(self.step, phase.photos, log["rounds"])
-                if self.step % self.config.save_every == 0 or self.step == end or stopping:
+        first = self.processes.is_first
+        journal, feed = Journal(self.out / "log.jsonl"), self.feed()
+        if first:
+            journal.forget_after(self.step)
+        curves = Curves(self.out / "curves", self.step, wanted=first and self.config.curves)
+        waiting = time.perf_counter()
+        with progress(self.step, end, quiet=not first) as show:
+            for batches, phase in feed.steps(self.step, end):
+                began = time.perf_counter()
+                result = self.train_step(batches, phase)
+                seconds = {"wait_s": round(began - waiting, 4), "step_s": round(time.perf_counter() - began, 4)}
+                if first:
+                    journal.add({"step": self.step, **result.log, **seconds})
+                    curves.write(self.step, {**result.log, **seconds})
+                    if self.step % self.config.pictures_every == 0:
+                        curves.picture(self.step, batches[0], result.shown)
+                show(self.step, phase.photos * len(batches) * self.processes.count, result.log["rounds"])
+                if self.step % self.config.save_every == 0 or self.step == end or result.stop:
                     save_training_state(self)
-                if stopping:
-                    return
+                if result.stop:
+                    break
+                waiting = time.perf_counter()
+        curves.close()
         if self.step == self.config.total_steps:
-            about = {"steps": str(self.step)}
-            save_model(averaged_model(self), self.out / "model.safetensors", self.config.model, about, half=True)
-            print(f"{self.out / 'model.safetensors'}: load it with --checkpoint, or anymask.load_model(path)")
+            self._write_model()
 
-    def _batches(self, end: int) -> Iterator[tuple[Batch, Phase]]:
-        """Batches from the current step on; sample numbers follow from the step, so a restart repeats nothing."""
-        config, done, first_sample = self.config, 0, 0
-        for phase in config.phases:
-            begin, until = max(done, self.step), min(phase.until_step, end)
-            offset = first_sample + (begin - done) * phase.photos
-            first_sample += (phase.until_step - done) * phase.photos
-            done = phase.until_step
-            if begin >= until:
-                continue
-            dataset = PromptDataset(
-                self.photos,
-                side=phase.image_size,
-                masks_per_photo=max(phase.masks, config.affinity_masks if self.affinity else 0),
-                length=offset + (until - begin) * phase.photos,
-                augmentation=Augmentation(tuple(config.scale), config.flip, config.color),  # type: ignore[arg-type]
-                seed=config.seed,
-                balance=config.balance,
-                min_area_px=phase.min_area_px,
-            )
-            loader = DataLoader(
-                Subset(dataset, range(offset, len(dataset))),
-                batch_size=phase.photos,
-                num_workers=config.loader_workers,
-                collate_fn=collate,
-                worker_init_fn=set_up_worker,
-                prefetch_factor=4 if config.loader_workers else None,
-            )
-            for batch in loader:
-                yield batch, phase
-
-    def _train_step(self, batch: Batch, phase: Phase) -> dict[str, Any]:
-        torch.manual_seed(self.config.seed * 1_000_003 + self.step)  # clicks and noise follow from the step
-        config, sam = self.config, self.sam
-        factor = lr_factor(self.step, config)
+    def train_step(self, batches: list[Batch], phase: Phase) -> StepResult:
+        """One step of the optimiser on this process's batches."""
+        factor = lr_factor(self.step, self.config)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
-        images = (batch.images.to(self.device) - sam.pixel_mean) / sam.pixel_std
-        images, masks = torch.nan_to_num(images), batch.masks.to(self.device)
-        with self._autocast():
-            full = sam.image_encoder(images.contiguous(memory_format=torch.channels_last))  # (B, C, S/stride, S/stride)
-        leaf = full.detach().float().requires_grad_()  # the decoder's graph is freed photo by photo
-        cells = phase.cells or full.shape[-1]
-        b = len(batch.names)
-        num_clicks = phase.num_clicks
-        if phase.fewer_rounds:
-            num_clicks = int(torch.randint(0, num_clicks + 1, ()))
-        rounds, log = [], {}
-        plan = round_plan(num_clicks, phase.num_empty)
-        weights = LossWeights(**asdict(config.losses))
-        for i in range(b):
-            pooled = leaf[i : i + 1]
-            if cells != full.shape[-1]:
-                pooled = F.adaptive_avg_pool2d(pooled, cells)
-            embedding = pooled.detach().requires_grad_()
-
-            def backward(loss: Tensor, name: str = batch.names[i]) -> None:
-                self._check_finite(loss, name)
-                (loss / b).backward()  # type: ignore[no-untyped-call]
-
-            with self._autocast():
-                result = run_rounds(
-                    sam,
-                    embedding,
-                    masks[i, : phase.masks],
-                    phase.image_size,
-                    plan,
-                    weights,
-                    config.box_chance,
-                    config.through_time,
-                    None if config.through_time else backward,
-                )
-            if config.through_time:
-                backward(result.loss)
-            torch.autograd.backward(pooled, embedding.grad)
-            rounds.append(result.per_round)
-        if self.affinity is not None:
-            with self._autocast():
-                loss = self.affinity(leaf, masks)
-            (config.affinity * loss).backward()
-            log["affinity"] = loss.item()
-        torch.autograd.backward(full, leaf.grad.to(full.dtype))
+        plan = step_plan(self.config, phase, self.step)
+        photos, affinity, shown = [], [], None
+        for i, batch in enumerate(batches):
+            with self.processes.sharing(self.rounds, last=i == len(batches) - 1):
+                place = (self.step, i, self.processes.rank)
+                rest, log, auxiliary, shown = self.rounds(batch, phase, plan, place, 1 / len(batches))
+                if rest is not None:
+                    rest.backward()
+            photos += log
+            affinity += [] if auxiliary is None else [auxiliary]
         parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
-        log["grad_norm"] = nn.utils.clip_grad_norm_(parameters, config.clip_norm).item()
+        norm = total_norm(parameters, self.config.clip_norm)
+        check_finite(torch.tensor(norm), ", ".join(name for batch in batches for name in batch.names))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self._update_average()
-        log["rounds"] = [mean_of_known([r[j] for r in rounds]) for j in range(len(rounds[0]))]
-        return log
+        self.average.update(self.step)
+        self.step += 1
+        told = self.processes.gather([(photos, affinity, self.asked_to_stop)])
+        photos = [photo for entry in told for photo in entry[0]]
+        affinity = [value for entry in told for value in entry[1]]
+        log = summarise({"lr": self.config.lr * factor, "grad_norm": norm}, photos)
+        if affinity:
+            log["affinity"] = sum(affinity) / len(affinity)
+        assert shown is not None
+        return StepResult(log, shown, any(entry[2] for entry in told))
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+    def feed(self) -> Feed:
+        """This process's batches; fills the embedding cache first where the configuration asks for one."""
+        side = int(self.sam.image_encoder.img_size)
+        processes = self.processes
+        cache = None
+        if self.config.cache_embeddings:
+            folder = Path(self.config.cache_dir) if self.config.cache_dir else self.out / "embeddings"
+            cache = EmbeddingCache(folder, encoder_key(self.sam))
+            for phase_side in sorted({phase.image_size or side for phase in self.config.phases}):
+                cache.fill(self.sam, self.photos[processes.rank :: processes.count], phase_side, self.config, self._say)
+            processes.gather([None])  # all have filled their share
+        return Feed(self.photos, self.config, side, processes.rank, processes.count, cache)
 
-    def _check_finite(self, loss: Tensor, name: str) -> None:
-        if not math.isfinite(loss.item()):
-            raise TrainingError(
-                f"the loss of photo {name!r} is {loss.item()} at step {self.step}. Lower the learning rate or look at "
-                f"that photo; the last checkpoint in {self.out} is intact."
-            )
+    def _write_model(self) -> None:
+        model = averaged_model(self)
+        if self.processes.is_first:
+            path = self.out / "model.safetensors"
+            save_model(model, path, self.config.model, {"steps": str(self.step)}, half=True)
+            self._say(f"{path}: load it with --checkpoint, or anymask.load_model(path)")
 
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        for key, value in self.sam.state_dict().items():
-            self.average[key].lerp_(value.float(), 1 - decay)
-
-
-def mean_of_known(entries: list[dict[str, float | None]]) -> dict[str, float]:
-    """Mean of each key over the entries that have a value for it."""
-    known = {k: [v for e in entries if (v := e[k]) is not None] for k in entries[0]}
-    return {k: sum(v) / len(v) for k, v in known.items() if v}
+    def _say(self, text: str) -> None:
+        if self.processes.is_first:
+            print(text, flush=True)
 
 
 def averaged_model(trainer: Trainer) -> Sam:
-    """The model with the averaged weights, in evaluation mode."""
-    sam = build_sam(trainer.config.model, decoder_depth=trainer.config.decoder_depth)
-    sam.load_state_dict(trainer.average)
-    return sam.eval()
+    """The model with the averaged weights, in evaluation mode; all processes must ask."""
+    return plain_model(trainer.config, trainer.processes.whole(trainer.average.state))

@@ -11,16 +11,35 @@ from torch.nn import functional as F
 
 from anymask.model.prompt_encoder import BOX_TOP_LEFT
 from anymask.model.sam import Sam
-from anymask.train.clicks import corrective_clicks, first_prompts
+from anymask.train.clicks import Prompts, corrective_clicks, first_prompts
 from anymask.train.losses import LossWeights, round_loss
 
 
 @dataclass(frozen=True)
+class Shown:
+    """What a person may look at: the first mask of a photo in every round.
+
+    truth: (h, w) bool. masks: (h, w) bool of each round, the one that was handed over. prompts: of the last round, (1,
+    N) points in the S×S frame.
+    """
+
+    truth: Tensor
+    masks: list[Tensor]
+    prompts: Prompts
+
+
+@dataclass(frozen=True)
 class RoundsResult:
-    """loss: mean over the rounds. per_round: detached scalars, one dict for each round."""
+    """loss: mean over the rounds. per_round: detached scalars, one dict for each round. shown: of the first mask.
+
+    The scalars: loss, mask (its focal and dice part), best_iou of the mask with the least loss, point_iou and box_iou
+    of those that started so, chosen_iou of the mask with the highest predicted IoU, positive_clicks: share of
+    foreground among the round's new clicks; None where there is nothing to average.
+    """
 
     loss: Tensor
     per_round: list[dict[str, float | None]]
+    shown: Shown
 
 
 def run_rounds(
@@ -54,11 +73,14 @@ def run_rounds(
     previous: Tensor | None = None
     losses: list[Tensor] = []
     log: list[dict[str, float | None]] = []
+    seen: list[Tensor] = []
     for i, new_click in enumerate([False, *plan]):
+        positive = None
         if new_click:
             assert previous is not None
             clicks = corrective_clicks(previous.detach()[:, 0], solid, side)
             prompts = prompts.with_clicks(*clicks)
+            positive = clicks[1].float().mean().item()
         logits, iou = decode_prompts(sam, embedding, prompts.coords_xy, prompts.labels, previous, side, i == 0)
         logits, iou = logits.float(), iou.float()
         result = round_loss(logits, iou, target, weights)
@@ -74,12 +96,15 @@ def run_rounds(
                 "point_iou": _mean(result.best_iou[~boxed]),
                 "box_iou": _mean(result.best_iou[boxed]),
                 "chosen_iou": result.true_iou.gather(1, iou.argmax(1, keepdim=True)).mean().item(),
+                "positive_clicks": positive,
             }
         )
         best = iou.argmax(dim=1)  # hand-over by predicted IoU, unlike the loss
         previous = logits[torch.arange(len(best)), best].unsqueeze(1)
         previous = previous if through_time else previous.detach()
-    return RoundsResult(torch.stack(losses).mean(), log)
+        seen.append(previous.detach()[0, 0] > 0)
+    shown = Shown(solid[0], seen, Prompts(prompts.coords_xy[:1], prompts.labels[:1]))
+    return RoundsResult(torch.stack(losses).mean(), log, shown)
 
 
 def _mean(values: Tensor) -> float | None:

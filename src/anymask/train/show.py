@@ -11,10 +11,10 @@ Show = Callable[[int, int, list[dict[str, float]]], None]
 
 
 @contextmanager
-def progress(first: int, end: int) -> Iterator[Show]:
+def progress(first: int, end: int, quiet: bool = False) -> Iterator[Show]:
     """A function to call after every step with (step, photos of the step, means of each round).
 
-    A live bar on a terminal; elsewhere one line every 30 seconds.
+    A live bar on a terminal; elsewhere one line every 30 seconds. quiet: nothing, for all processes but the first.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -28,7 +28,7 @@ def progress(first: int, end: int) -> Iterator[Show]:
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bar:
         task = bar.add_task("", total=end, completed=first)
 
         def show(step: int, new_photos: int, rounds: list[dict[str, float]]) -> None:
@@ -37,7 +37,7 @@ def progress(first: int, end: int) -> Iterator[Show]:
             seconds = time.monotonic() - started
             text = f"{photos / seconds:.1f} photos/s  loss {rounds[0]['loss']:.3f}  IoU {rounds[0]['best_iou']:.2f}"
             bar.update(task, completed=step, description=text)
-            if not console.is_terminal and time.monotonic() - told > 30:
+            if not quiet and not console.is_terminal and time.monotonic() - told > 30:
                 told = time.monotonic()
                 left = (end - step) * seconds / (step - first) / 60
                 print(f"step {step}/{end}  {text}  {left:.0f} min left", file=sys.stderr, flush=True)

@@ -1,0 +1,152 @@
+"""A batch through the encoder and all interactive rounds, as one module.
+
+DDP and FSDP2 attach themselves to one forward call and one last backward call. The rounds want more: a backward pass
+after each, which frees its graph before the next is built. So the rounds run backward inside `forward`, down to the
+embedding, and leave what remains, the encoder, for the caller's single `backward`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from anymask.core.errors import AnymaskError
+from anymask.data.loader import Batch
+from anymask.model.sam import Sam
+from anymask.train.affinity import AffinityHead
+from anymask.train.clicks import round_plan
+from anymask.train.config import Phase, TrainConfig
+from anymask.train.losses import LossWeights
+from anymask.train.rounds import Shown, run_rounds
+from anymask.train.seeds import ENCODER, SAMPLE, STEP, seed_torch
+
+
+class TrainingError(AnymaskError, RuntimeError):
+    """The run cannot go on; the last checkpoint is intact."""
+
+
+class PhotoRounds(nn.Module):
+    """Sam, the auxiliary head, and the rounds of one batch."""
+
+    def __init__(self, config: TrainConfig, sam: Sam, affinity: AffinityHead | None, touch: bool = False) -> None:
+        """touch: end with a zero that depends on every parameter, which is how DDP learns that all of them are done."""
+        super().__init__()
+        self.config, self.sam, self.affinity, self.touch = config, sam, affinity, touch
+        self.encoder_trains = any(p.requires_grad for p in sam.image_encoder.parameters())
+        self.weights = LossWeights(**asdict(config.losses))
+
+    def forward(
+        self, batch: Batch, phase: Phase, plan: list[bool], seed: tuple[int, ...], share: float
+    ) -> tuple[Tensor | None, list[list[dict[str, float | None]]], float | None, Shown]:
+        """What is left to run backward from (None: nothing), the log of every photo, the auxiliary loss, a picture.
+
+        plan: `clicks.round_plan`, the same for all photos of a step. seed: place of the encoder's draws.
+        share: weight of this batch in its step. The decoder's gradients are complete when this returns.
+        """
+        config, b = self.config, len(batch.names)
+        full = self._encode(batch, seed)  # (B, C, S/stride, S/stride)
+        leaf = full.detach().float().requires_grad_(self.encoder_trains)  # the decoder's graph is freed photo by photo
+        cells = phase.cells or full.shape[-1]
+        side = phase.image_size or int(self.sam.image_encoder.img_size)
+        log, affinity, shown = [], 0.0, None
+        for i, name in enumerate(batch.names):
+            seed_torch(config.seed, SAMPLE, batch.numbers[i])
+            masks = batch.masks[i].to(leaf.device)
+            pooled = leaf[i : i + 1]
+            if cells != full.shape[-1]:
+                pooled = F.adaptive_avg_pool2d(pooled, cells)
+            embedding = pooled.detach().requires_grad_(self.encoder_trains)
+
+            def backward(loss: Tensor, name: str = name) -> None:
+                check_finite(loss, name)
+                (loss * (share / b)).backward()  # type: ignore[no-untyped-call]
+
+            with autocast(config, leaf):
+                result = run_rounds(
+                    self.sam,
+                    embedding,
+                    masks[: phase.masks],
+                    side,
+                    plan,
+                    self.weights,
+                    config.box_chance,
+                    config.through_time,
+                    None if config.through_time else backward,
+                )
+            if config.through_time:
+                backward(result.loss)
+            if embedding.grad is not None:
+                torch.autograd.backward(pooled, embedding.grad)
+            if self.affinity is not None:
+                with autocast(config, leaf):
+                    loss = self.affinity(leaf[i : i + 1], masks[None])
+                backward(config.affinity * loss)
+                affinity += loss.item() / b
+            log.append(result.per_round)
+            shown = shown or result.shown
+        assert shown is not None
+        rest = sum_of_zeros(self) if self.touch else None
+        if full.requires_grad:
+            assert leaf.grad is not None
+            encoder_share = (full * leaf.grad.to(full.dtype)).sum()  # its gradient is the embedding's
+            rest = encoder_share if rest is None else encoder_share + rest
+        return rest, log, affinity if self.affinity is not None else None, shown
+
+    def _encode(self, batch: Batch, seed: tuple[int, ...]) -> Tensor:
+        sam = self.sam
+        images = batch.images.to(sam.pixel_mean.device)
+        if self.config.cache_embeddings:
+            return images
+        seed_torch(self.config.seed, ENCODER, *seed)
+        images = torch.nan_to_num((images - sam.pixel_mean) / sam.pixel_std)
+        with torch.set_grad_enabled(self.encoder_trains), autocast(self.config, images):
+            return sam.image_encoder(images.contiguous(memory_format=torch.channels_last))
+
+
+def step_plan(config: TrainConfig, phase: Phase, step: int) -> list[bool]:
+    """The rounds of one step, the same for every photo and process."""
+    seed_torch(config.seed, STEP, step)
+    num_clicks = phase.num_clicks
+    if phase.fewer_rounds:
+        num_clicks = int(torch.randint(0, num_clicks + 1, ()))
+    return round_plan(num_clicks, phase.num_empty)
+
+
+def sum_of_zeros(module: nn.Module) -> Tensor:
+    """Zero, as a function of every parameter that trains and is whole just now; FSDP2 watches over its blocks itself."""
+    whole = [p for p in module.parameters() if p.requires_grad and not hasattr(p, "device_mesh")]
+    return torch.stack([p.sum() * 0 for p in whole]).sum()
+
+
+def autocast(config: TrainConfig, like: Tensor) -> torch.autocast:
+    """Mixed precision as the configuration asks for, on the device of `like`."""
+    from anymask.model.precision import pick_dtype
+
+    dtype = pick_dtype(config.precision, like.device)
+    return torch.autocast(like.device.type, dtype, enabled=dtype != torch.float32)
+
+
+def check_finite(loss: Tensor, name: str) -> None:
+    """TrainingError that names the photo whose loss is NaN or infinite."""
+    value = loss.item()
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"the loss of photo {name!r} is {value}. Lower the learning rate or look at that photo "
+            "(anymask data check); the last checkpoint is intact, the same command goes on from it."
+        )
+
+
+def mean_of_known(entries: list[dict[str, float | None]]) -> dict[str, float]:
+    """Mean of each key over the entries that have a value for it."""
+    known = {k: [v for e in entries if (v := e[k]) is not None] for k in entries[0]}
+    return {k: sum(v) / len(v) for k, v in known.items() if v}
+
+
+def summarise(log: dict[str, Any], photos: list[list[dict[str, float | None]]]) -> dict[str, Any]:
+    """`log` with the mean over photos of every round."""
+    return {**log, "rounds": [mean_of_known([photo[i] for photo in photos]) for i in range(len(photos[0]))]}
