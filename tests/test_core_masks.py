@@ -1,4 +1,4 @@
-"""Masks: clean-up and boxes as in segment_anything, outlines, the centre click, a mask as a prompt."""
+"""Masks: clean-up and boxes as in segment_anything, the centre click, a mask as a prompt."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from anymask.core.masks import (
     mask_boxes,
     mask_iou,
     mask_to_logits,
-    polygons,
     remove_small_regions,
 )
 
@@ -102,39 +101,6 @@ def test_boxes_as_in_segment_anything(stack: np.ndarray) -> None:
 def test_boxes_of_nothing() -> None:
     assert mask_boxes(np.zeros((0, 5, 5), bool)).shape == (0, 4)
     assert mask_boxes(np.zeros((1, 5, 5), bool)).tolist() == [[0, 0, 0, 0]]
-
-
-def test_outlines_give_the_mask_back() -> None:
-    mask = disc((80, 90), 30, 30, 20) | disc((80, 90), 70, 60, 12)
-    outlines = polygons(mask)
-    assert len(outlines) == 2
-    canvas = np.zeros(mask.shape, np.uint8)
-    cv2.fillPoly(canvas, outlines, 1)
-    assert np.array_equal(canvas.astype(bool), mask)
-
-
-def test_outlines_leave_holes_out_but_keep_what_lies_in_them() -> None:
-    ring = disc((80, 80), 40, 40, 35) & ~disc((80, 80), 40, 40, 20)
-    assert len(polygons(ring)) == 1
-    assert len(polygons(ring | disc((80, 80), 40, 40, 8))) == 2
-
-
-def test_outlines_can_be_simplified() -> None:
-    mask = disc((300, 300), 150, 150, 120)
-    [fine], [coarse] = polygons(mask), polygons(mask, tolerance_px=2)
-    assert 8 <= len(coarse) < len(fine) / 4
-    canvas = np.zeros(mask.shape, np.uint8)
-    cv2.fillPoly(canvas, [coarse], 1)
-    assert mask_iou(canvas.astype(bool), mask) > 0.97
-
-
-def test_outlines_of_specks_and_of_nothing() -> None:
-    specks = np.zeros((9, 9), bool)
-    assert polygons(specks) == []
-    specks[1, 1] = specks[5, 2:8] = True
-    assert polygons(specks) == []
-    with pytest.raises(OptionError, match="tolerance_px"):
-        polygons(specks, -1)
 
 
 @settings(calm, max_examples=50)
@@ -229,7 +195,6 @@ def test_iou() -> None:
     "call",
     [
         lambda bad: remove_small_regions(bad, 5, "holes"),
-        lambda bad: polygons(bad),
         lambda bad: center_click(bad),
         lambda bad: mask_boxes(bad),
         lambda bad: fill_holes_and_sprinkles(bad, 1, 1),

@@ -21,10 +21,18 @@ from anymask.cli.convert import convert
 from anymask.cli.everything import everything
 from anymask.core.errors import ImageError, InputError, OptionError
 from anymask.predict.automatic import SamAutomaticMaskGenerator
-from anymask.predict.everything import Plan, image_id_of, segment_photo, segment_photos
-from anymask.predict.formats import FORMATS, read_masks
+from anymask.predict.everything import (
+    Outcome,
+    Plan,
+    finish,
+    image_id_of,
+    prepare,
+    segment_here,
+    segment_photo,
+)
+from anymask.predict.formats import WRITABLE, read_masks
 from anymask.predict.options import AutomaticOptions
-from anymask.predict.sources import find_photos
+from anymask.predict.sources import PhotoSource, find_photos
 
 OPTIONS = AutomaticOptions.of(points_per_side=4, stability_score_thresh=0.6, output_mode="coco_rle")
 ARGUMENTS = ["--points-per-side", "4", "--stability-score-thresh", "0.6"]
@@ -50,6 +58,14 @@ def generator() -> SamAutomaticMaskGenerator:
 
 def plan_in(folder: Path, format_name: str = "sa1b", **values: Any) -> Plan:
     return Plan(folder, format_name, OPTIONS, "blobs", **values)
+
+
+def segment_photos(generator: Any, sources: list[PhotoSource], plan: Plan) -> list[Outcome]:
+    """A whole run in this process."""
+    prepare(plan)
+    outcomes = list(segment_here(generator, sources, plan))
+    finish(plan, sources)
+    return outcomes
 
 
 def shard(path: Path, photos: dict[str, bytes]) -> Path:
@@ -96,7 +112,7 @@ def _no_tar(folder: Path) -> Path:
     return folder / "y.tar"
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", WRITABLE)
 def test_every_format(folder: Path, tmp_path: Path, generator: SamAutomaticMaskGenerator, name: str) -> None:
     out = tmp_path / "out"
     outcomes = segment_photos(generator, find_photos([folder]), plan_in(out, name))
@@ -154,7 +170,7 @@ def test_our_own_output_is_no_input(folder: Path, generator: SamAutomaticMaskGen
 def test_zero_masks_are_a_result(folder: Path, tmp_path: Path) -> None:
     strict = AutomaticOptions.of(points_per_side=2, pred_iou_thresh=2.0, output_mode="coco_rle")
     generator = SamAutomaticMaskGenerator.of(BlobSegmenter(), strict)
-    for name in FORMATS:
+    for name in WRITABLE:
         outcome = segment_photos(generator, find_photos([folder / "a.png"]), plan_in(tmp_path / name, name))
         assert [(o.num_masks, o.error) for o in outcome] == [(0, None)]
         assert [p.masks for p in read_masks(tmp_path / name, name)] == [()]

@@ -11,11 +11,11 @@ from worker_doubles import Squares, no_weights
 
 from anymask.core.errors import CheckpointError, OptionError
 from anymask.core.images import write_image
-from anymask.predict.everything import Plan
+from anymask.predict.everything import Outcome, Plan, finish, prepare
 from anymask.predict.formats import read_masks
 from anymask.predict.options import AutomaticOptions
-from anymask.predict.sources import find_photos
-from anymask.predict.workers import segment_photos_in_workers
+from anymask.predict.sources import PhotoSource, find_photos
+from anymask.predict.workers import Load, segment_in_workers
 
 
 @pytest.fixture
@@ -32,10 +32,19 @@ def plan_in(folder: Path) -> Plan:
     return Plan(folder, "coco", AutomaticOptions(), "squares", overlays=False)
 
 
+def run(load: Load, sources: list[PhotoSource], plan: Plan, num_workers: int) -> list[Outcome]:
+    """A whole run; outcomes in the order of the photos."""
+    prepare(plan)
+    outcomes = {o.source.name: o for o in segment_in_workers(load, sources, plan, num_workers)}
+    finish(plan, sources)
+    assert len(outcomes) == len(sources)
+    return [outcomes[source.name] for source in sources]
+
+
 def test_a_killed_workers_photo_is_done_by_another(photos: Path, tmp_path: Path) -> None:
     plan, sources = plan_in(tmp_path / "out"), find_photos([photos])
     marker = tmp_path / "killed"
-    outcomes = segment_photos_in_workers(partial(Squares, marker), sources, plan, 2)
+    outcomes = run(partial(Squares, marker), sources, plan, 2)
     assert marker.exists()
     assert [(o.source, o.error, o.skipped) for o in outcomes] == [(s, None, False) for s in sources]
     assert [(p.stem, len(p.masks)) for p in read_masks(tmp_path / "out")] == [(str(i), 1) for i in range(5)]
@@ -45,7 +54,7 @@ def test_a_killed_workers_photo_is_done_by_another(photos: Path, tmp_path: Path)
 
 def test_a_photo_that_always_kills_is_reported(photos: Path, tmp_path: Path) -> None:
     plan, sources = plan_in(tmp_path / "out"), find_photos([photos])
-    outcomes = segment_photos_in_workers(Squares, sources, plan, 1)
+    outcomes = run(Squares, sources, plan, 1)
     failed = [o for o in outcomes if o.error is not None]
     assert [o.source.stem for o in failed] == ["2"]
     assert "2 workers died" in str(failed[0].error) and "SIGKILL" in str(failed[0].error)
@@ -54,6 +63,6 @@ def test_a_photo_that_always_kills_is_reported(photos: Path, tmp_path: Path) -> 
 
 def test_a_model_that_does_not_load_ends_the_run(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no weights"):
-        segment_photos_in_workers(no_weights, find_photos([photos]), plan_in(tmp_path / "out"), 1)
+        run(no_weights, find_photos([photos]), plan_in(tmp_path / "out"), 1)
     with pytest.raises(OptionError, match="--workers must be 1 or more"):
-        segment_photos_in_workers(Squares, find_photos([photos]), plan_in(tmp_path / "out"), 0)
+        run(Squares, find_photos([photos]), plan_in(tmp_path / "out"), 0)

@@ -17,13 +17,13 @@ from pycocotools.coco import COCO
 
 from anymask.core.errors import InputError, OptionError
 from anymask.core.rle import decode_one, encode_one
-from anymask.predict.formats import FORMATS, read_masks, recognise, write_masks
+from anymask.predict.formats import WRITABLE, read_masks, recognise, write_masks
 from anymask.predict.formats.outlines import joined, of_outlines, to_outlines
 from anymask.predict.formats.png import HEADER
 from anymask.predict.hierarchy import label_map
 from anymask.predict.records import MaskRecord, PhotoMasks
 
-EXACT = ("sa1b", "coco")
+EXACT = ("sa1b", "coco", "parquet")
 NO_HOLES = ("coco_polygons", "yolo", "labelme")
 scores = st.none() | st.floats(0, 1)
 numbers = st.floats(0, 1e4)
@@ -124,7 +124,7 @@ def test_outlines_enclose_exactly_the_mask(height: int, width: int, data: st.Dat
         assert np.array_equal(decode_one(of_outlines([joined(outlines)], mask.shape)), filled(mask))
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", WRITABLE)
 def test_zero_masks_and_zero_photos(name: str, tmp_path: Path) -> None:
     nothing = [PhotoMasks("a.jpg", (4, 6), (), 1)]
     write_masks(nothing, tmp_path / "one", name)
@@ -134,7 +134,7 @@ def test_zero_masks_and_zero_photos(name: str, tmp_path: Path) -> None:
     assert read_masks(tmp_path / "none", name) == []
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", WRITABLE)
 def test_formats_are_recognised(name: str, tmp_path: Path) -> None:
     mask = np.zeros((9, 9), bool)
     mask[2:5, 3:8] = True

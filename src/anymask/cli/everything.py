@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from anymask.core.errors import InputError
+from anymask.cli.everything_runs import Run, report, run_files, run_shards
+from anymask.core.errors import InputError, unknown_name
 
-if TYPE_CHECKING:
-    from anymask.predict.everything import Outcome, Plan
-    from anymask.predict.sources import PhotoSource
+ENGINES = ("local", "ray")
 
 
 def everything(
-    photos: Annotated[list[str], typer.Argument(help="Photos, folders, globs in quotes, tar shards.")],
+    photos: Annotated[list[str], typer.Argument(help="Photos, folders, globs in quotes, tar shards, videos.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the masks; may exist.")] = Path(
         "anymask-output"
     ),
     format_name: Annotated[
-        str, typer.Option("--format", "-f", help="sa1b, coco, coco_polygons, yolo, labelme, png or labelmap.")
+        str,
+        typer.Option(
+            "--format", "-f", help="sa1b, sa1b-shards, coco, coco_polygons, yolo, labelme, png, parquet or labelmap."
+        ),
     ] = "sa1b",
     model: Annotated[str, typer.Option(help="`lite` (inside the package), `vit_b`, `vit_l` or `vit_h`.")] = "lite",
     checkpoint: Annotated[Path | None, typer.Option(help="Weights of that model; any format.")] = None,
@@ -48,8 +49,20 @@ def everything(
     max_coverage: Annotated[float | None, typer.Option(help="Drop masks of this share of the photo up.")] = None,
     granularity: Annotated[str | None, typer.Option(help="all, whole, part or subpart of a point.")] = None,
     time_budget: Annotated[float | None, typer.Option(help="Seconds for a photo; then take what there is.")] = None,
-    overlays: Annotated[bool, typer.Option(help="Draw pictures and a contact sheet.")] = True,
+    overlays: Annotated[
+        bool | None, typer.Option("--overlays/--no-overlays", help="Draw pictures and a contact sheet; shards: never.")
+    ] = None,
+    tile: Annotated[
+        int | None, typer.Option(help="Work tile by tile, of this many pixels squared: for very large pictures.")
+    ] = None,
+    overlap: Annotated[int, typer.Option(help="Pixels by which tiles overlap.")] = 128,
+    every: Annotated[int, typer.Option(help="Of a video take each so-manieth frame.")] = 1,
+    engine: Annotated[str, typer.Option(help="`local` (processes of this machine) or `ray` (any number).")] = "local",
     workers: Annotated[int, typer.Option(help="Processes, each with the model; for many photos.")] = 1,
+    threads: Annotated[int | None, typer.Option(help="Threads of each worker; else the processors shared.")] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Ray cluster to join, as `auto` or `host:6379`; else one on this machine.")
+    ] = None,
 ) -> None:
     """Find every mask in photos.
 
@@ -60,40 +73,49 @@ def everything(
 
     `anymask everything photo.jpg -o out`
 
-    `anymask everything photos/ 'more/*.png' sa_000000.tar -o out --format coco --points-per-side 16`
+    `anymask everything photos/ 'more/*.png' clip.mp4 -o out --format coco --points-per-side 16 --every 25`
 
-    `anymask everything photos/ -o out --preset paper --model vit_b --workers 2`
+    `anymask everything satellite.tif -o out --tile 1024 --overlap 128`
+
+    `anymask everything shards/*.tar -o out --format sa1b-shards --model vit_b --preset paper --engine ray --workers 8`
     """
     given = locals()
-    from anymask.predict.everything import Plan, segment_photos
-    from anymask.predict.formats import find_format
+    from anymask.predict.everything import Plan, prepare
+    from anymask.predict.formats import FORMATS, known_format
     from anymask.predict.options import AutomaticOptions, option_defaults
-    from anymask.predict.sources import find_photos
+    from anymask.predict.tiles import Tiles
 
     started = time.perf_counter()
-    find_format(format_name)
-    if time_budget is not None and not time_budget > 0:
-        raise InputError(f"--time-budget must be more than 0 seconds, got {time_budget:g}.")
+    format_name = known_format(format_name)
+    with_photos = FORMATS[format_name].with_photos
+    _check(engine, workers, threads, every, time_budget, ray_address)
+    if overlays and with_photos:
+        raise InputError("tar shards come without pictures; leave --overlays out.")
     options = AutomaticOptions.of(
         preset or ("lite" if model == "lite" else "official"),
         output_mode="coco_rle",
         **{name: value for name, value in given.items() if value is not None and name in option_defaults()},
     )
-    sources = find_photos(photos)
+    tiles = None if tile is None else Tiles(tile, overlap)
+    draw = not with_photos if overlays is None else overlays
     generator = load_generator(model, checkpoint, device, precision, options)
-    loaded = time.perf_counter()
     name = describe_model(generator, model)
-    plan = Plan(output, format_name, options, name, overlays, time_budget)
-    with Bar(len(sources)) as bar:
-        if workers == 1:
-            outcomes = segment_photos(generator, sources, plan, bar.step)
-        else:
-            from anymask.predict.workers import segment_photos_in_workers
-
-            del generator
-            load = partial(load_generator, model, checkpoint, device, precision, options)
-            outcomes = segment_photos_in_workers(load, sources, plan, workers, bar.step)
-    report(outcomes, plan, loaded - started, time.perf_counter() - started)
+    loaded = time.perf_counter()
+    plan = Plan(output, format_name, options, name, draw, time_budget, tiles)
+    prepare(plan)
+    is_alone = engine == "local" and workers == 1 and threads is None
+    run = Run(
+        generator if is_alone else None,
+        partial(load_generator, model, checkpoint, device, precision, options),
+        engine,
+        workers,
+        threads,
+        ray_address,
+        on_gpu=device != "cpu",
+    )
+    del generator
+    tally = (run_shards if with_photos else run_files)(run, photos, plan, every)
+    report(tally, plan, loaded - started, time.perf_counter() - started)
 
 
 def load_generator(model: str, checkpoint: Path | None, device: str, precision: str, options: Any) -> Any:
@@ -116,54 +138,15 @@ def describe_model(generator: Any, model: str) -> str:
     return f"{model} {generator.segmenter.side} {sam.dtype} {digest.hexdigest()[:16]}"
 
 
-class Bar:
-    """Progress on standard error with photos in an hour and time left; silent where that is no terminal."""
-
-    def __init__(self, num_photos: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._progress = Progress(
-            TextColumn("photos {task.fields[done]}/{task.total:.0f}"),
-            BarColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        )
-        self._task = self._progress.add_task("photos", total=num_photos, done=0, rate="")
-        self._started = time.perf_counter()
-        self._worked = 0
-
-    def __enter__(self) -> Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def step(self, done: int, part: float, outcome: Outcome | None) -> None:
-        """Show how far it is; failures at once."""
-        if outcome is not None and outcome.error is not None:
-            print(f"anymask: {outcome.source.name}: {outcome.error}", file=sys.stderr)
-        if outcome is not None and not outcome.skipped:
-            self._worked += 1
-        per_hour = 3600 * (self._worked + part) / (time.perf_counter() - self._started)
-        self._progress.update(self._task, completed=done + part, done=done, rate=f"{per_hour:,.0f} photos/h")
-
-
-def report(outcomes: list[Outcome], plan: Plan, loading_s: float, total_s: float) -> None:
-    """What was found, where it is, and which photos failed; leaves with 1 if any did."""
-    good = [o for o in outcomes if o.error is None]
-    new = [o for o in good if not o.skipped]
-    skipped = f" ({len(good) - len(new)} were done before)" if len(new) < len(good) else ""
-    print(f"{len(good)} photos{skipped}, {sum(o.num_masks for o in good)} masks as {plan.format_name} in {plan.folder}")
-    if plan.overlays and good:
-        print(f"pictures: {plan.folder / 'overlays'}")
-    print(f"model loaded in {loading_s:.2f} s, all done in {total_s:.2f} s")
-    failed: list[PhotoSource] = [o.source for o in outcomes if o.error is not None]
-    if failed:
-        print(f"anymask: {len(failed)} of {len(outcomes)} photos failed:", file=sys.stderr)
-        for source in failed:
-            print(f"  {source.name}", file=sys.stderr)
-        raise typer.Exit(1)
+def _check(
+    engine: str, workers: int, threads: int | None, every: int, time_budget: float | None, ray_address: str | None
+) -> None:
+    if engine not in ENGINES:
+        raise unknown_name("engine", engine, list(ENGINES))
+    for name, value in (("--workers", workers), ("--threads", threads), ("--every", every)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} must be 1 or more, got {value}.")
+    if time_budget is not None and not time_budget > 0:
+        raise InputError(f"--time-budget must be more than 0 seconds, got {time_budget:g}.")
+    if ray_address is not None and engine != "ray":
+        raise InputError("--ray-address is for --engine ray; add that.")

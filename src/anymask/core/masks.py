@@ -1,4 +1,4 @@
-"""Binary masks (H, W): small regions, boxes, outlines, the centre click, a mask as a prompt."""
+"""Binary masks (H, W): small regions, boxes, the centre click, a mask as a prompt."""
 
 from __future__ import annotations
 
@@ -67,28 +67,6 @@ def mask_boxes(masks: np.ndarray) -> np.ndarray:
     boxes = np.stack([x0, y0, x1, y1], axis=1).astype(np.int64)
     boxes[~columns.any(axis=1)] = 0
     return boxes
-
-
-def polygons(mask: np.ndarray, tolerance_px: float = 0.0) -> list[np.ndarray]:
-    """Outer outlines of a mask (H, W) bool, each (K, 2) int32 xy with K ≥ 3, through the border pixels.
-
-    The formats that want polygons (COCO, YOLO, labelme) have no holes, so holes are left out, and specks of
-    one or two pixels or one-pixel lines, which have no area as a polygon, too. `tolerance_px` drops points
-    that move the outline by less.
-    """
-    if tolerance_px < 0:
-        raise OptionError(f"tolerance_px must be 0 or more pixels, got {tolerance_px}.")
-    pixels = np.ascontiguousarray(_as_mask(mask)).view(np.uint8)
-    contours, tree = cv2.findContours(pixels, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    outlines = []
-    for contour, parent in zip(contours, tree[0, :, 3] if tree is not None else ()):
-        if parent >= 0:
-            continue  # the outline of a hole
-        if tolerance_px > 0:
-            contour = cv2.approxPolyDP(contour, tolerance_px, closed=True)
-        if len(contour) >= 3:
-            outlines.append(contour.reshape(-1, 2).astype(np.int32))
-    return outlines
 
 
 def center_click(mask: np.ndarray) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from anymask.core.errors import InputError
 from anymask.core.geometry import MAX_PIXELS
 
 RLE = dict[str, Any]
+MAX_RUN_PIXELS = 2**32 - 1  # of masks that are measured or repacked but never decoded: COCO's runs are 32 bits
 
 
 def encode(masks: np.ndarray) -> list[RLE]:
@@ -81,7 +82,7 @@ def to_bbox_xywh(rle: Mapping[str, Any]) -> list[int]:
 
 def to_uncompressed(rle: Mapping[str, Any]) -> RLE:
     """The same mask with `counts` as a list of run lengths."""
-    hw = _size(rle)
+    hw = _size(rle, MAX_RUN_PIXELS)
     return {"size": list(hw), "counts": [int(n) for n in _runs(rle, hw)]}
 
 
@@ -104,7 +105,7 @@ def _binary(mask: np.ndarray) -> np.ndarray:
     return mask.astype(np.uint8)
 
 
-def _checked(rle: Mapping[str, Any], max_pixels: int = MAX_PIXELS) -> RLE:
+def _checked(rle: Mapping[str, Any], max_pixels: int = MAX_RUN_PIXELS) -> RLE:
     """A valid compressed RLE as pycocotools wants it (`counts` as bytes), or InputError."""
     hw = _size(rle, max_pixels)
     runs = _runs(rle, hw)
@@ -125,7 +126,7 @@ def _size(rle: Any, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     ):
         raise InputError(f"RLE 'size' must be [H, W], two positive integers, got {size!r}.")
     height, width = int(size[0]), int(size[1])
-    if height * width > min(max_pixels, 2**32 - 1):
+    if height * width > min(max_pixels, MAX_RUN_PIXELS):
         raise InputError(
             f"RLE of {height}×{width} pixels (H×W) is larger than the limit of {max_pixels:,}. "
             "Raise max_pixels if you trust where it comes from."

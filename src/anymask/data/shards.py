@@ -29,8 +29,8 @@ def write_shard(photos: Iterable[Photo], path: Path) -> int:
                 raise InputError(f"two photos are named {stem}; a shard needs different names.")
             seen.add(stem)
             suffix = ".png" if photo.encoded.startswith(b"\x89PNG") else ".jpg"
-            _add(tar, stem + suffix, photo.encoded)
-            _add(tar, f"{stem}.json", json.dumps(_record(photo, stem + suffix)).encode())
+            add_member(tar, stem + suffix, photo.encoded)
+            add_member(tar, f"{stem}.json", json.dumps(_record(photo, stem + suffix)).encode())
             num_masks += len(photo.rles)
     return num_masks
 
@@ -47,8 +47,8 @@ def _record(photo: Photo, file_name: str) -> dict[str, object]:
     return {"image": image, "annotations": annotations}
 
 
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    """Without times and owners, so that the same photos give the same bytes."""
+def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Add a file without times and owners, so that the same photos give the same bytes."""
     info = tarfile.TarInfo(name)
     info.size = len(content)
     tar.addfile(info, io.BytesIO(content))

@@ -2,7 +2,8 @@
 
 For each photo the outputs are written first and a small entry in `.anymask/` last, each whole or not at all. The
 entry holds a hash of the photo's bytes and of everything that decides the result. A run that finds a fitting entry
-leaves the photo alone; killed at any moment, the next run does over what has no entry.
+leaves the photo alone; killed at any moment, the next run does over what has no entry. Formats in which photos share
+a file keep the masks in the entries until all are there.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,16 @@ from anymask.core.errors import AnymaskError, InputError
 from anymask.core.geometry import scaled_hw
 from anymask.core.images import read_image, resize_image, write_image
 from anymask.predict.automatic import Progress, SamAutomaticMaskGenerator
-from anymask.predict.formats import FORMATS, write_masks
+from anymask.predict.formats import FORMATS, require_parts, write_masks
 from anymask.predict.formats.files import load_json, naming, write_json
 from anymask.predict.formats.sa1b import of_json, to_json
-from anymask.predict.label_picture import label_picture
+from anymask.predict.label_picture import LONGEST_PX, label_picture
 from anymask.predict.options import AutomaticOptions
+from anymask.predict.pictures import open_picture, reduced
 from anymask.predict.records import PhotoMasks
 from anymask.predict.render import contact_sheet
-from anymask.predict.sources import STATE, PhotoSource
+from anymask.predict.sources import STATE, PhotoSource, with_unique_stems
+from anymask.predict.tiles import Tiles, segment_tiles
 
 OVERLAYS = "overlays"
 SHEET = "contact-sheet.jpg"
@@ -46,15 +49,18 @@ class Plan:
     model: str
     overlays: bool = True
     time_budget_s: float | None = None
+    tiles: Tiles | None = None
 
     def options_hash(self) -> str:
         """Of everything but the photo that decides the output."""
         decides = [_VERSION, self.format_name, asdict(self.options), self.model, self.overlays, self.time_budget_s]
+        if self.tiles is not None:
+            decides.append(asdict(self.tiles))
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
     def entry(self, source: PhotoSource) -> Path:
         """Where it is noted that a photo is done."""
-        return self.folder / STATE / f"{source.stem}.json"
+        return self.folder / STATE / (f"{source.group}.photos" if source.group else "") / f"{source.stem}.json"
 
     def overlay(self, source: PhotoSource) -> Path:
         """Where the picture of a photo goes."""
@@ -72,7 +78,8 @@ class Outcome:
 
 
 def prepare(plan: Plan) -> None:
-    """Make the folders; an unwritable place is told before any photo is worked on."""
+    """Make the folders; an unwritable place or a missing part is told before any photo is worked on."""
+    require_parts(plan.format_name)
     try:
         (plan.folder / STATE).mkdir(parents=True, exist_ok=True)
         (plan.folder / STATE / ".writable").touch()
@@ -83,20 +90,39 @@ def prepare(plan: Plan) -> None:
         raise InputError(f"cannot write into {plan.folder}: {error.strerror}. Choose another --output.") from error
 
 
+def named_for(plan: Plan, sources: list[PhotoSource]) -> list[PhotoSource]:
+    """Sources with stems under which no other photo, of this run or an earlier one, has its output."""
+
+    def is_anothers(stem: str, source: PhotoSource) -> bool:
+        entry = read_entry(plan.folder / STATE / f"{stem}.json")
+        if entry is None or entry["place"] == source.place:
+            return False
+        return Path(entry["path"]).exists()  # a photo that was moved keeps its stem
+
+    return with_unique_stems(sources, is_anothers)
+
+
 def segment_photo(
     generator: SamAutomaticMaskGenerator, source: PhotoSource, plan: Plan, progress: Progress | None = None
 ) -> Outcome:
     """Read, segment and write one photo, or skip it. What is wrong with the photo comes back as the error."""
     try:
-        encoded = source.read()
-        key = f"{hashlib.sha256(encoded).hexdigest()}-{plan.options_hash()}"
-        done = _read_entry(plan.entry(source))
-        if done is not None and done["key"] == key and source.name == done["name"]:
+        encoded = source.read() if plan.tiles is None else None  # tiles: it may be larger than memory
+        digest = source.sha256() if encoded is None else hashlib.sha256(encoded).hexdigest()
+        key = f"{digest}-{plan.options_hash()}"
+        done = read_entry(plan.entry(source))
+        if done is not None and done["key"] == key and done["file_name"] == output_name(source):
             return Outcome(source, int(done["num_masks"]), skipped=True)
-        image = read_image(encoded)
-        records = generator.generate(image, time_budget_s=plan.time_budget_s, progress=progress)
-        hw = (image.shape[0], image.shape[1])
-        masks = PhotoMasks.of(_output_name(source), hw, records, image_id_of(source.stem))
+        if encoded is not None:
+            image = read_image(encoded)
+            records = generator.generate(image, time_budget_s=plan.time_budget_s, progress=progress)
+            hw = (image.shape[0], image.shape[1])
+        else:
+            with open_picture(source) as picture:
+                assert plan.tiles is not None
+                records = segment_tiles(generator, picture, plan.tiles, plan.time_budget_s, progress)
+                image, hw = reduced(picture, LONGEST_PX), picture.hw
+        masks = PhotoMasks.of(output_name(source), hw, records, image_id_of(source.stem))
         _write(image, masks, source, plan, key)
         return Outcome(source, len(records))
     except (AnymaskError, OSError, MemoryError) as error:
@@ -117,24 +143,20 @@ def finish(plan: Plan, sources: list[PhotoSource]) -> list[Path]:
     return written
 
 
-def segment_photos(
+def segment_here(
     generator: SamAutomaticMaskGenerator,
-    sources: list[PhotoSource],
+    sources: Iterable[PhotoSource],
     plan: Plan,
-    progress: Callable[[int, float, Outcome | None], None] = lambda done, part, outcome: None,
-) -> list[Outcome]:
-    """All photos, one after the other. progress: photos done, part of the next, how the latest went."""
-    prepare(plan)
-    outcomes: list[Outcome] = []
-    for i, source in enumerate(sources):
+    within: Callable[[float], None] = lambda part: None,
+) -> Iterator[Outcome]:
+    """Photos one after the other, in this process. within: called with the part of a photo that is done."""
+    for source in sources:
+        yield segment_photo(generator, source, plan, lambda tried, total: within(min(tried / total, 0.99)))
 
-        def within(tried: int, total: int, done: int = i) -> None:
-            progress(done, min(tried / total, 0.99), None)
 
-        outcomes.append(segment_photo(generator, source, plan, within))
-        progress(i + 1, 0.0, outcomes[-1])
-    finish(plan, sources)
-    return outcomes
+def itself(source: PhotoSource) -> list[PhotoSource]:
+    """The photos of a photo, for engines that are handed collections of them."""
+    return [source]
 
 
 def image_id_of(stem: str) -> int:
@@ -143,19 +165,12 @@ def image_id_of(stem: str) -> int:
     return int(number[1]) if number else 1 + int(hashlib.sha256(stem.encode()).hexdigest()[:12], 16)
 
 
-def _write(image: np.ndarray, masks: PhotoMasks, source: PhotoSource, plan: Plan, key: str) -> None:
-    """Outputs of one photo, its entry last."""
-    if not FORMATS[plan.format_name].one_file:
-        write_masks([masks], plan.folder, plan.format_name)
-    if plan.overlays:
-        write_image(plan.overlay(source), label_picture(image, masks))
-    entry: dict[str, Any] = {"key": key, "name": source.name, "num_masks": len(masks.masks)}
-    if FORMATS[plan.format_name].one_file:
-        entry["masks"] = to_json(masks)
-    write_json(entry, plan.entry(source))
+def output_name(source: PhotoSource) -> str:
+    """The photo's name; with its number where two photos share one."""
+    return source.stem + Path(source.file_name).suffix
 
 
-def _read_entry(path: Path) -> dict[str, Any] | None:
+def read_entry(path: Path) -> dict[str, Any] | None:
     """An entry, or None where there is none that can be used."""
     if not path.is_file():
         return None
@@ -163,20 +178,36 @@ def _read_entry(path: Path) -> dict[str, Any] | None:
         entry = load_json(path)
     except InputError:
         return None
-    return entry if {"key", "name", "num_masks"} <= entry.keys() else None
+    return entry if {"key", "file_name", "place", "path", "num_masks"} <= entry.keys() else None
+
+
+def _write(image: np.ndarray, masks: PhotoMasks, source: PhotoSource, plan: Plan, key: str) -> None:
+    """Outputs of one photo, its entry last."""
+    is_shared = FORMATS[plan.format_name].one_file
+    if not is_shared:
+        write_masks([masks], plan.folder, plan.format_name)
+    if plan.overlays:
+        write_image(plan.overlay(source), label_picture(image, masks))
+    entry: dict[str, Any] = {
+        "key": key,
+        "file_name": masks.file_name,
+        "place": source.place,
+        "path": str(source.path.resolve()),
+        "num_masks": len(masks.masks),
+    }
+    if is_shared:
+        entry["masks"] = to_json(masks)
+    path = plan.entry(source)
+    path.parent.mkdir(exist_ok=True)
+    write_json(entry, path)
 
 
 def _done(plan: Plan, sources: list[PhotoSource]) -> Iterator[PhotoMasks]:
     for source in sources:
-        entry = _read_entry(plan.entry(source))
+        entry = read_entry(plan.entry(source))
         if entry is not None and "masks" in entry and entry["key"].endswith(plan.options_hash()):
             with naming(plan.entry(source)):
                 yield of_json(entry["masks"])
-
-
-def _output_name(source: PhotoSource) -> str:
-    """The photo's name; with its number where two photos of the run share one."""
-    return source.stem + Path(source.file_name).suffix
 
 
 def _small(picture: np.ndarray, longest_px: int = 480) -> np.ndarray:

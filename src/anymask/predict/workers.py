@@ -11,14 +11,14 @@ import multiprocessing
 import os
 import signal
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from anymask.core.errors import AnymaskError, OptionError
 from anymask.predict.automatic import SamAutomaticMaskGenerator
-from anymask.predict.everything import Outcome, Plan, finish, prepare, segment_photo
+from anymask.predict.everything import Outcome, Plan, segment_photo
 from anymask.predict.sources import PhotoSource
 
 ATTEMPTS = 2  # a photo that kills two workers is taken to be the reason
@@ -26,55 +26,59 @@ ATTEMPTS = 2  # a photo that kills two workers is taken to be the reason
 Load = Callable[[], SamAutomaticMaskGenerator]
 
 
-def segment_photos_in_workers(
-    load: Load,
-    sources: list[PhotoSource],
-    plan: Plan,
-    num_workers: int,
-    progress: Callable[[int, float, Outcome | None], None] = lambda done, part, outcome: None,
-) -> list[Outcome]:
-    """As `everything.segment_photos`, in `num_workers` processes; outcomes in the order of the photos.
+def segment_in_workers(
+    load: Load, sources: Iterable[PhotoSource], plan: Plan, num_workers: int, num_threads: int | None = None
+) -> Iterator[Outcome]:
+    """As `everything.segment_here`, in `num_workers` processes; outcomes as they come.
 
-    load: makes the generator, called in each worker; must pickle. Raises what `load` raises.
+    load: makes the generator, called in each worker; must pickle. sources: taken one by one when a worker is free.
+    num_threads: of each worker; None: the processors shared out. Raises what `load` raises.
     """
-    if num_workers < 1:
-        raise OptionError(f"--workers must be 1 or more, got {num_workers}.")
-    prepare(plan)
-    waiting, deaths = deque(sources), Counter[str]()
-    outcomes: dict[str, Outcome] = {}
-
-    def note(outcome: Outcome) -> None:
-        outcomes[outcome.source.name] = outcome
-        progress(len(outcomes), 0.0, outcome)
-
+    check_workers(num_workers)
+    threads = num_threads or max(1, (os.cpu_count() or 1) // num_workers)
+    again, deaths = deque[PhotoSource](), Counter[str]()
+    fresh = iter(sources)
     workers: list[_Worker] = []
+
+    def upcoming() -> PhotoSource | None:
+        return again.popleft() if again else next(fresh, None)
+
     try:
-        while len(outcomes) < len(sources):
-            while waiting and len(workers) < num_workers:
-                workers.append(_Worker(load, plan, max(1, (os.cpu_count() or 1) // num_workers)))
-                workers[-1].give(waiting.popleft())
+        while True:
+            while len(workers) < num_workers and (source := upcoming()) is not None:
+                workers.append(_Worker(load, plan, threads))
+                workers[-1].give(source)
+            if not workers:
+                return
             ready = wait([worker.connection for worker in workers])
             for worker in [w for w in workers if w.connection in ready]:
                 outcome = worker.answer()
-                if outcome is not None:
-                    note(outcome)
-                    if waiting:
-                        worker.give(waiting.popleft())
-                        continue
-                else:  # killed, out of memory, crashed: redo its photo
-                    source = worker.source
-                    deaths[source.name] += 1
-                    if deaths[source.name] < ATTEMPTS:
-                        waiting.append(source)
+                source = worker.source
+                if outcome is None:  # killed, out of memory, crashed: redo its photo
+                    deaths[source.place] += 1
+                    if deaths[source.place] < ATTEMPTS:
+                        again.append(source)
                     else:
-                        note(Outcome(source, error=f"{ATTEMPTS} workers died on it; the last {worker.how_it_died()}."))
-                worker.stop()
-                workers.remove(worker)
+                        reason = f"{ATTEMPTS} workers died on it; the last {worker.how_it_died()}."
+                        outcome = Outcome(source, error=reason)
+                    worker.stop()
+                    workers.remove(worker)
+                elif (following := upcoming()) is not None:
+                    worker.give(following)
+                else:
+                    worker.stop()
+                    workers.remove(worker)
+                if outcome is not None:
+                    yield outcome
     finally:
         for worker in workers:
             worker.stop()
-    finish(plan, sources)
-    return [outcomes[source.name] for source in sources]
+
+
+def check_workers(num_workers: int) -> None:
+    """Raises OptionError for a number of workers that is none."""
+    if num_workers < 1:
+        raise OptionError(f"--workers must be 1 or more, got {num_workers}.")
 
 
 class _Worker:

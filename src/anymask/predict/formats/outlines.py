@@ -13,15 +13,16 @@ import numpy as np
 from pycocotools import mask as coco
 
 from anymask.core.errors import InputError
-from anymask.core.rle import RLE, decode_one
+from anymask.core.rle import RLE
+from anymask.predict.windows import decode_box
 
 
 def to_outlines(rle: RLE) -> list[np.ndarray]:
     """Outer outlines (K, 2) int xy of a mask, one for each island (8-connected); holes are filled."""
-    x, y, w, h = (int(v) for v in coco.toBbox({**rle, "counts": rle["counts"].encode("ascii")}))
-    if not w or not h:
+    mask, x, y = decode_box(rle)
+    if not mask.size:
         return []
-    pixels = decode_one(rle)[y : y + h, x : x + w].view(np.uint8)
+    pixels = mask.view(np.uint8)
     # each pixel becomes 2×2: an outline through their centres tells a pixel's first edge (even) from its last (odd)
     doubled = np.ascontiguousarray(pixels.repeat(2, axis=0).repeat(2, axis=1))
     contours, _ = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
