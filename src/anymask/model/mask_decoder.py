@@ -75,13 +75,18 @@ class MaskDecoder(nn.Module):
         self, image: ImageTokens, size_hw: tuple[int, int], sparse: Tensor, multimask_output: bool
     ) -> tuple[Tensor, Tensor]:
         """As `forward`, from a prepared image side of h×w cells."""
+        chosen = slice(1, self.num_mask_tokens) if multimask_output else slice(0, 1)
+        return self.decode_chosen(image, size_hw, sparse, chosen)
+
+    def decode_chosen(
+        self, image: ImageTokens, size_hw: tuple[int, int], sparse: Tensor, chosen: slice
+    ) -> tuple[Tensor, Tensor]:
+        """Masks and predicted IoU of the mask tokens in `chosen`; an export takes all four."""
         output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])  # (5, C)
         tokens = torch.cat(
             [output_tokens.expand(sparse.shape[0], -1, -1), sparse.to(output_tokens.dtype)], dim=1
         )
-        wanted = 1 + (self.num_mask_tokens if multimask_output else 1)
-        tokens, cells = self.transformer(image, tokens, wanted)
-        chosen = slice(1, self.num_mask_tokens) if multimask_output else slice(0, 1)
+        tokens, cells = self.transformer(image, tokens, 1 + chosen.stop)
         heads = list(enumerate(self.output_hypernetworks_mlps))[chosen]
         hyper = torch.stack([mlp(tokens[:, 1 + i]) for i, mlp in heads], dim=1)  # (P, M, C/8)
         masks = self.upscale_and_dot(cells, size_hw, hyper)
