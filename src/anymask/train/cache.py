@@ -68,9 +68,11 @@ class EmbeddingCache:
 
     @staticmethod
     def _is_whole(path: Path, side: int) -> bool:
+        from safetensors import SafetensorError
+
         try:
             load_embedding(path, side)
-        except CheckpointError:
+        except (CheckpointError, SafetensorError):
             return False
         return True
 

@@ -19,7 +19,7 @@ class Phase:
     is). photos: photos of one process at a time; a step sees photos × accumulate × processes of them. masks: masks of
     each photo. num_clicks, num_empty: rounds after the first with and without a new click (8 and 2 in the paper).
     fewer_rounds: draw the number of clicks anew each step, 0 … num_clicks. min_area_px: smaller masks of a view are
-    left out; coarse cells learn nothing from them.
+    left out; coarse cells learn nothing from them. scale: of this phase's views, instead of the run's.
     """
 
     until_step: int = 1000
@@ -31,6 +31,7 @@ class Phase:
     num_empty: int = 2
     fewer_rounds: bool = False
     min_area_px: int = 24
+    scale: list[float] | None = None
 
 
 @dataclass
@@ -141,7 +142,7 @@ def load_config(path: Path, overrides: list[str] | None = None) -> TrainConfig:
             if not equals:
                 raise OptionError(f"{where}: expected key=value, such as lr=1e-4.")
             value = OmegaConf.from_dotlist([f"value={text}"])["value"]
-            OmegaConf.update(merged, key.strip(), value, merge=False, force_add=False)
+            OmegaConf.update(merged, key.strip(), value, merge=True)
         config = cast(TrainConfig, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         raise OptionError(f"{where}: {str(error).splitlines()[0]}{_nearest(error.key)}") from error
@@ -154,12 +155,13 @@ def load_config(path: Path, overrides: list[str] | None = None) -> TrainConfig:
 def check_config(config: TrainConfig, source: str) -> None:
     """Refuse values that cannot work together, before anything is loaded."""
     ends = [phase.until_step for phase in config.phases]
+    scales = [config.scale, *(phase.scale for phase in config.phases if phase.scale is not None)]
     problems = [
         (not ends or ends != sorted(set(ends)) or ends[0] < 1, f"phases must end at rising steps, got {ends}"),
         (config.accumulate < 1, f"accumulate must be at least 1, got {config.accumulate}"),
         (config.save_every < 1 or config.pictures_every < 1, "save_every and pictures_every must be at least 1"),
         (config.sharding not in ("ddp", "fsdp"), f'sharding must be "ddp" or "fsdp", got {config.sharding!r}'),
-        (len(config.scale) != 2, f"scale is a range such as [0.5, 2.0], got {config.scale}"),
+        (any(len(s) != 2 for s in scales), f"scale is a range such as [0.5, 2.0], got {scales}"),
         (config.lora_rank < 0, f"lora_rank must be 0 (off) or more, got {config.lora_rank}"),
         (
             config.lora_rank > 0 and config.model == "lite",
@@ -169,7 +171,7 @@ def check_config(config: TrainConfig, source: str) -> None:
     ]
     if config.cache_embeddings:
         frozen = any("image_encoder.".startswith(prefix) for prefix in config.freeze)
-        moved = list(config.scale) != [1.0, 1.0] or config.flip or config.color
+        moved = any(list(s) != [1.0, 1.0] for s in scales) or config.flip or config.color
         problems += [
             (not frozen, "cache_embeddings needs a frozen encoder: add freeze: [image_encoder.]"),
             (bool(moved), "cache_embeddings needs photos as they are: set scale [1, 1], flip 0 and color 0"),

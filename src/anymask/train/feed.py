@@ -49,6 +49,7 @@ class Feed:
         """This process's share of `num_steps` steps from sample `start` on."""
         config = self.config
         side = phase.image_size or self.model_side
+        low, high = phase.scale or config.scale
         at_once = phase.photos * self.num_processes
         stop = start + num_steps * config.accumulate * at_once
         dataset = PromptDataset(
@@ -56,7 +57,7 @@ class Feed:
             side=side,
             masks_per_photo=max(phase.masks, config.affinity_masks if config.affinity else 0),
             length=stop,
-            augmentation=Augmentation((config.scale[0], config.scale[1]), config.flip, config.color),
+            augmentation=Augmentation((low, high), config.flip, config.color),
             seed=config.seed,
             balance=config.balance,
             min_area_px=phase.min_area_px,

@@ -118,7 +118,7 @@ def step_plan(config: TrainConfig, phase: Phase, step: int) -> list[bool]:
 
 
 def sum_of_zeros(module: nn.Module) -> Tensor:
-    """Zero, as a function of every parameter that trains and is whole just now; FSDP2 watches over its blocks itself."""
+    """Zero, as a function of every parameter that trains and is whole now; FSDP2 looks after its blocks."""
     whole = [p for p in module.parameters() if p.requires_grad and not hasattr(p, "device_mesh")]
     return torch.stack([p.sum() * 0 for p in whole]).sum()
 

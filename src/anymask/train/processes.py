@@ -74,7 +74,7 @@ class ManyProcesses(Processes):
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
-        module = module.to(self.device, memory_format=torch.contiguous_format)  # FSDP2 shards no other
+        module = module.to(self.device).to(memory_format=torch.contiguous_format)  # FSDP2 shards no other
         mesh = init_device_mesh(self.device.type, (self.count,))
         blocks = getattr(module.get_submodule("sam.image_encoder"), "blocks", [])
         for block in blocks:

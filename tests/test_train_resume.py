@@ -1,0 +1,166 @@
+"""Proves: a run goes on exactly or says why not. Changed configurations, full disks and NaN losses are named, and the
+last good checkpoint stays whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+from train_data import write_discs
+from train_worker import train
+
+from anymask.core.errors import CheckpointError, OptionError
+from anymask.data.readers import read_shards
+from anymask.train.changes import FIXED, FREE, check_unchanged, stored_form
+from anymask.train.config import Phase, TrainConfig, load_config
+from anymask.train.loop import Trainer, TrainingError
+
+RECIPE = """
+model: lite
+loader_workers: 0
+precision: fp32
+device: cpu
+curves: false
+save_every: 1
+phases:
+  - {until_step: 4, image_size: 64, cells: 4, photos: 1, masks: 2, num_clicks: 1, num_empty: 0, min_area_px: 1}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "r.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_discs(tmp_path / "data")
+
+
+def test_a_changed_configuration_is_refused_with_all_that_differs(recipe: Path, data: Path, tmp_path: Path) -> None:
+    train(recipe, data, tmp_path / "run", 1, [])
+    before = (tmp_path / "run" / "state.pt").read_bytes()
+    with pytest.raises(OptionError) as error:
+        train(recipe, data, tmp_path / "run", 2, ["losses.focal=3", "phases.0.masks=3", "seed=5", "lr=1e-5"])
+    message = str(error.value)
+    assert "losses.focal: 20.0 in the run, 3.0 now" in message
+    assert "phases.0.masks: 2 in the run, 3 now" in message and "seed: 0 in the run, 5 now" in message
+    assert "  lr:" not in message and "--accept-changes" in message
+    assert (tmp_path / "run" / "state.pt").read_bytes() == before
+    trainer = Trainer(load_config(recipe, ["losses.focal=3"]), read_shards([data]), tmp_path / "run")
+    trainer.run(stop_at=2, accept_changes=True)
+    assert trainer.step == 2
+
+
+def test_free_fields_may_change(recipe: Path, data: Path, tmp_path: Path) -> None:
+    train(recipe, data, tmp_path / "run", 1, [])
+    free = ["lr=2e-4", "encoder_lr=1e-5", "save_every=3", "phases.0.until_step=9", "ema=0.5", "data=[elsewhere/]"]
+    trainer = train(recipe, data, tmp_path / "run", 2, free)
+    assert trainer.step == 2  # learning rates that were equal are told apart now, and still find their moments
+    assert {g["peak_lr"] for g in trainer.optimizer.param_groups} == {2e-4, 1e-5, 1e-4}
+    assert all(trainer.optimizer.state[p]["step"] == 2 for p in trainer.sam.mask_decoder.iou_token.parameters())
+
+
+def test_other_parameters_are_refused_even_if_accepted() -> None:
+    config = TrainConfig()
+    stored = stored_form(TrainConfig(freeze=["image_encoder."]), 1)
+    with pytest.raises(OptionError, match="freeze") as error:
+        check_unchanged(stored, config, 1, accept=True)
+    assert "--accept-changes" not in str(error.value)
+
+
+def test_photos_of_a_step_may_be_spread_differently() -> None:
+    spread = stored_form(TrainConfig(phases=[Phase(photos=2)], accumulate=2), 3)
+    check_unchanged(spread, TrainConfig(phases=[Phase(photos=12)]), 1, accept=False)
+    with pytest.raises(OptionError, match="photos of a step: 12 in the run, 6 now"):
+        check_unchanged(spread, TrainConfig(phases=[Phase(photos=6)]), 1, accept=False)
+
+
+def test_the_table_of_free_fields_names_real_fields() -> None:
+    names = {f.name for f in fields(TrainConfig)} | {f"phases.*.{f.name}" for f in fields(Phase)}
+    assert set(FREE) <= names and set(FIXED) <= names and not set(FREE) & set(FIXED)
+
+
+def test_a_checkpoint_without_its_configuration_loads(recipe: Path, data: Path, tmp_path: Path) -> None:
+    train(recipe, data, tmp_path / "run", 1, [])
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    old = {k: v for k, v in state.items() if k not in ("config", "parameter_names")}
+    torch.save(old, tmp_path / "run" / "state.pt")
+    assert train(recipe, data, tmp_path / "run", 2, []).step == 2
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(recipe: Path, data: Path, tmp_path: Path) -> None:
+    """The limit on file size is a real one: writing beyond it fails as on a full disk."""
+    run = tmp_path / "run"
+    train(recipe, data, run, 1, [])
+    good = (run / "state.pt").read_bytes()
+    limited = (
+        "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, resource.RLIM_INFINITY));"
+        "sys.argv = ['anymask', *sys.argv[1:]]; runpy.run_module('anymask', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", limited, "train", "--config", str(recipe), "--data", str(data), "-o", str(run)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 1
+    assert "could not save step 2" in done.stderr and "checkpoint before it is intact" in done.stderr
+    assert (run / "state.pt").read_bytes() == good
+    assert sorted(p.name for p in run.iterdir()) == ["log.jsonl", "state.pt"]  # nothing half-written
+    assert train(recipe, data, run, 2, []).step == 2
+
+
+def test_a_loss_that_is_not_a_number_names_the_photo(recipe: Path, data: Path, tmp_path: Path) -> None:
+    trainer = train(recipe, data, tmp_path / "run", 1, [])
+    good = (tmp_path / "run" / "state.pt").read_bytes()
+    (batches, phase), *_ = trainer.feed().steps(1, 2)
+    (name,) = batches[0].names
+    with torch.no_grad():
+        trainer.sam.mask_decoder.output_upscaling[0].bias.fill_(float("nan"))
+    with pytest.raises(TrainingError, match=rf"photo '{name}' is nan.*last checkpoint is intact"):
+        trainer.train_step(batches, phase)
+    assert (tmp_path / "run" / "state.pt").read_bytes() == good
+
+
+def test_a_log_cut_in_half_is_mended(recipe: Path, data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(recipe, data, run, 1, [])
+    with (run / "log.jsonl").open("a") as file:
+        file.write('{"step": 2, "rounds": []}\n{"step": 3, "rou')
+    train(recipe, data, run, 2, [])
+    steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
+    assert steps == [1, 2]
+
+
+def test_a_broken_checkpoint_says_so(recipe: Path, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "state.pt").write_bytes(b"half a file")
+    with pytest.raises(CheckpointError, match=r"state\.pt cannot be read"):
+        train(recipe, data, tmp_path / "run", 1, [])
+
+
+def test_sigterm_saves_and_leaves(recipe: Path, data: Path, tmp_path: Path) -> None:
+    trainer = Trainer(load_config(recipe, ["save_every=100"]), read_shards([data]), tmp_path / "run")
+    step = trainer.train_step
+
+    def step_then_signal(*args: object) -> object:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(*args)  # type: ignore[arg-type]
+
+    trainer.train_step = step_then_signal  # type: ignore[assignment,method-assign]
+    try:
+        trainer.run()
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    assert trainer.step == 1 and torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 1
