@@ -1,0 +1,45 @@
+import { createReadStream } from "node:fs";
+import { copyFile, mkdir } from "node:fs/promises";
+import { resolve } from "node:path";
+import { defaultClientConditions, defineConfig, type Plugin } from "vite";
+
+// ONNX Runtime's WebAssembly is served beside the app under its own names, so that threads find each other.
+const ORT = resolve(__dirname, "node_modules/onnxruntime-web/dist");
+const ORT_FILES = [
+  "ort-wasm-simd-threaded.mjs",
+  "ort-wasm-simd-threaded.wasm",
+  "ort-wasm-simd-threaded.asyncify.mjs",
+  "ort-wasm-simd-threaded.asyncify.wasm",
+];
+const OUT = resolve(__dirname, "../src/anymask/server/static");
+const ISOLATED = {
+  "Cross-Origin-Opener-Policy": "same-origin",
+  "Cross-Origin-Embedder-Policy": "require-corp",
+};
+
+function ortFiles(): Plugin {
+  return {
+    name: "ort-files",
+    configureServer(server) {
+      server.middlewares.use("/ort/", (request, response, next) => {
+        const name = (request.url ?? "").split("?")[0].replace(/^\//, "");
+        if (!ORT_FILES.includes(name)) return next();
+        response.setHeader("content-type", name.endsWith(".wasm") ? "application/wasm" : "text/javascript");
+        createReadStream(resolve(ORT, name)).pipe(response);
+      });
+    },
+    async closeBundle() {
+      await mkdir(resolve(OUT, "ort"), { recursive: true });
+      await Promise.all(ORT_FILES.map((name) => copyFile(resolve(ORT, name), resolve(OUT, "ort", name))));
+    },
+  };
+}
+
+export default defineConfig({
+  base: "./",
+  plugins: [ortFiles()],
+  resolve: { conditions: ["onnxruntime-web-use-extern-wasm", ...defaultClientConditions] },
+  worker: { format: "es" },
+  build: { outDir: OUT, emptyOutDir: true, target: "es2022", sourcemap: false, chunkSizeWarningLimit: 800 },
+  server: { headers: ISOLATED, proxy: { "/api": "http://127.0.0.1:8765", "/models": "http://127.0.0.1:8765" } },
+});
