@@ -16,7 +16,7 @@ import numpy as np
 from anymask.core.errors import ImageError
 from anymask.core.images import read_image
 
-CACHE_BYTES = 96 * 2**20  # of decoded tiles that the next window may need again
+CACHE_BYTES = 64 * 2**20  # of decoded tiles that the next window may need again
 _DTYPES = {1: "u1", 2: "u1", 3: "u2", 4: "u4", 5: "u8", 6: "i1", 7: "u1", 8: "i2", 9: "i4", 10: "u8", 11: "f4"}
 _DTYPES |= {12: "f8", 13: "u4", 16: "u8", 17: "i8", 18: "u8"}  # from 16 on BigTIFF's
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 256, 257, 258, 259, 262, 274

@@ -3,11 +3,13 @@
 Tiles overlap, so that an object at a border is seen from both sides. What happens to the masks of two tiles A and B
 whose overlap is O:
 
-1. *Join.* A mask is cut if it touches a border of its tile that is not the picture's. Cut masks a of A and b of B that
-   agree in O (IoU of a ∩ O and b ∩ O at least 0.5; best pairs first, each mask in one pair) are one object. Objects
-   that run through many tiles are joined along the chain.
-2. *Drop.* A cut mask that was not joined and lies in O (by 90 % of its pixels) goes: B sees the whole object.
-3. *De-duplicate.* Over the picture, boxes with an IoU above `box_nms_thresh` keep the mask of the best predicted IoU.
+1. *Prefer whole ones.* A mask is cut if it touches a border of its tile that is not the picture's. A cut mask a of A
+   that lies in O (by 90 % of its pixels) goes if B has a mask b that is not cut and agrees with it in O: the IoU of
+   a ∩ O and b ∩ O is at least 0.5.
+2. *Join.* Cut masks of A and B that agree in O are one object; best pairs first, each mask in one pair. Objects that
+   run through many tiles are joined along the chain.
+3. *Drop.* A cut mask that was not joined and lies in O goes: B sees all of the object, and did not find it.
+4. *De-duplicate.* Over the picture, boxes with an IoU above `box_nms_thresh` keep the mask of the best predicted IoU.
 
 A cut mask that is left ends at its tile's border: the neighbour did not find the rest of it.
 """
@@ -32,7 +34,7 @@ from anymask.predict.patches import encode_patch
 from anymask.predict.pictures import Picture
 from anymask.predict.windows import decode_box, decode_window
 
-AGREE_IOU = 0.5  # of two cut masks in the overlap, from which on they are one object
+AGREE_IOU = 0.5  # of two masks in the overlap, from which on they are of one object
 INSIDE = 0.9  # share of a mask's pixels from which on it lies in the overlap
 EDGE_PX = 3  # a mask that ends so near to its tile's border touches it: logits fade there
 
@@ -75,6 +77,7 @@ class Piece:
     num_px: int
     cut: bool
     others: list[Piece] = field(default_factory=list)  # that it was joined with
+    dropped: bool = False
 
 
 def segment_tiles(
@@ -100,13 +103,11 @@ def segment_tiles(
         by_tile.append([_piece(record, box, picture.hw) for record in records])
         if progress is not None:
             progress(i + 1, len(boxes))
-    for i, j in _neighbours(boxes):
-        _join(by_tile[i], by_tile[j], _shared(boxes[i], boxes[j]))
-    dropped = set()
-    for i, j in _neighbours(boxes):
-        shared = _shared(boxes[i], boxes[j])
-        dropped |= {id(p) for p in by_tile[i] + by_tile[j] if p.cut and not p.others and _lies_in(p, shared)}
-    pieces = [p for some in by_tile for p in some if id(p) not in dropped]
+    for rule in (_prefer_whole, _join, _drop_unmatched):
+        for i, j in _neighbours(boxes):
+            shared = _shared(boxes[i], boxes[j])
+            rule(_parts(by_tile[i], shared), _parts(by_tile[j], shared))
+    pieces = [p for some in by_tile for p in some if not p.dropped]
     records = [_record(chain, picture.hw) for chain in _chains(pieces)]
     found = np.array([_xyxy(r["bbox"]) for r in records], dtype=np.float32).reshape(-1, 4)
     scores = np.array([r["predicted_iou"] for r in records])
@@ -138,27 +139,48 @@ def _shared(a: BoxXYXY, b: BoxXYXY) -> BoxXYXY:
     return max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
 
 
-def _inside(piece: Piece, shared: BoxXYXY) -> np.ndarray:
-    """The part of a mask in an overlap (of the picture's pixels), (h, w) bool."""
-    left, top = piece.tile[:2]
-    return decode_window(piece.rle, (shared[0] - left, shared[1] - top, shared[2] - left, shared[3] - top))
+@dataclass(frozen=True)
+class Part:
+    """What a piece covers of an overlap; lies_in: that is nearly all of it."""
+
+    piece: Piece
+    rle: dict[str, Any]  # of the overlap, as pycocotools wants it
+    lies_in: bool
 
 
-def _lies_in(piece: Piece, shared: BoxXYXY) -> bool:
-    return int(np.count_nonzero(_inside(piece, shared))) >= INSIDE * piece.num_px
+def _parts(pieces: list[Piece], shared: BoxXYXY) -> list[Part]:
+    """Parts of the pieces of a tile in an overlap (of the picture's pixels)."""
+    parts = []
+    for piece in pieces:
+        left, top = piece.tile[:2]
+        mask = decode_window(piece.rle, (shared[0] - left, shared[1] - top, shared[2] - left, shared[3] - top))
+        num_px = 0 if piece.dropped else int(np.count_nonzero(mask))
+        if num_px:
+            rle = encode_patch(mask, 0, 0, (mask.shape[0], mask.shape[1]))
+            parts.append(Part(piece, {**rle, "counts": rle["counts"].encode("ascii")}, num_px >= INSIDE * piece.num_px))
+    return parts
 
 
-def _join(first: list[Piece], second: list[Piece], shared: BoxXYXY) -> None:
+def _iou(first: list[Part], second: list[Part]) -> np.ndarray:
+    """IoU in the overlap, (len(first), len(second))."""
+    if not first or not second:
+        return np.zeros((len(first), len(second)))
+    return np.asarray(coco.iou([p.rle for p in first], [p.rle for p in second], [0] * len(second)))
+
+
+def _prefer_whole(first: list[Part], second: list[Part]) -> None:
     """Rule 1 for two tiles."""
-    height, width = shared[3] - shared[1], shared[2] - shared[0]
-    sides: list[list[tuple[Piece, Any]]] = []
-    for pieces in (first, second):
-        parts = [(p, _inside(p, shared)) for p in pieces if p.cut]
-        sides.append([(p, encode_patch(part, 0, 0, (height, width))) for p, part in parts if part.any()])
-    if not sides[0] or not sides[1]:
-        return
-    a, b = sides
-    iou = coco.iou([r for _, r in a], [r for _, r in b], [0] * len(b))
+    for some, others in ((first, second), (second, first)):
+        whole = [p for p in others if not p.piece.cut]
+        cut = [p for p in some if p.piece.cut and p.lies_in]
+        for part, agree in zip(cut, (_iou(cut, whole) >= AGREE_IOU).any(axis=1)):
+            part.piece.dropped = part.piece.dropped or bool(agree)
+
+
+def _join(first: list[Part], second: list[Part]) -> None:
+    """Rule 2 for two tiles."""
+    a, b = ([p for p in some if p.piece.cut] for some in (first, second))
+    iou = _iou(a, b)
     taken: tuple[set[int], set[int]] = (set(), set())
     for flat in np.argsort(-iou, axis=None, kind="stable"):
         i, j = divmod(int(flat), len(b))
@@ -167,8 +189,15 @@ def _join(first: list[Piece], second: list[Piece], shared: BoxXYXY) -> None:
         if i not in taken[0] and j not in taken[1]:
             taken[0].add(i)
             taken[1].add(j)
-            a[i][0].others.append(b[j][0])
-            b[j][0].others.append(a[i][0])
+            a[i].piece.others.append(b[j].piece)
+            b[j].piece.others.append(a[i].piece)
+
+
+def _drop_unmatched(first: list[Part], second: list[Part]) -> None:
+    """Rule 3 for two tiles."""
+    for part in first + second:
+        if part.piece.cut and part.lies_in and not part.piece.others:
+            part.piece.dropped = True
 
 
 def _chains(pieces: list[Piece]) -> list[list[Piece]]:
