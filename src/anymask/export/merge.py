@@ -43,21 +43,22 @@ def choose(flag: str, yes: onnx.GraphProto, no: onnx.GraphProto, outputs: list[s
     return helper.make_graph(nodes, "main", [*inputs.values(), flag_input], results, list(weights.kept.values()))
 
 
-def chain(first: onnx.GraphProto, second: onnx.GraphProto, prefix: str) -> onnx.GraphProto:
-    """`first`, then `second` on its outputs and on inputs of the same name; names that meet nothing become inputs.
+def chain(first: onnx.GraphProto, second: onnx.GraphProto, prefix: str, outputs: list[str]) -> onnx.GraphProto:
+    """`first`, then `second`, which takes outputs and inputs of `first` by name; other inputs are added.
 
-    Outputs: those of `second`. An output of `first` that is also one of `second` must be passed on under another name.
+    prefix: of the inner names of `second`. outputs: names of the results, of either graph.
     """
     from onnx import helper
 
-    given = {o.name for o in first.output} | {i.name for i in first.input}
-    keep = given | {i.name for i in second.input} | {o.name for o in second.output}
+    given = {value.name for value in (*first.output, *first.input)}
+    keep = given | {value.name for value in (*second.input, *second.output)}
     weights = _Weights()
-    head = _renamed(first, f"{prefix}_head", given, weights)
+    head = _renamed(first, "", None, weights)
     tail = _renamed(second, prefix, keep, weights)
     inputs = [*first.input, *(i for i in second.input if i.name not in given)]
+    results = {o.name: o for o in (*first.output, *second.output)}
     return helper.make_graph(
-        [*head.node, *tail.node], "main", inputs, list(tail.output), list(weights.kept.values())
+        [*head.node, *tail.node], "main", inputs, [results[name] for name in outputs], list(weights.kept.values())
     )
 
 
@@ -81,8 +82,11 @@ class _Weights:
         return str(self.kept[content].name)
 
 
-def _renamed(graph: onnx.GraphProto, prefix: str, keep: set[str], weights: _Weights) -> onnx.GraphProto:
-    """A copy whose inner names begin with `prefix` and whose weights went to `weights`; `keep` stay as they are."""
+def _renamed(graph: onnx.GraphProto, prefix: str, keep: set[str] | None, weights: _Weights) -> onnx.GraphProto:
+    """A copy whose inner names begin with `prefix` and whose weights went to `weights`.
+
+    keep: names that stay as they are; None: all but those of the weights.
+    """
     copy = type(graph)()
     copy.CopyFrom(graph)
     names = {tensor.name: weights.add(tensor) for tensor in copy.initializer}
@@ -90,15 +94,17 @@ def _renamed(graph: onnx.GraphProto, prefix: str, keep: set[str], weights: _Weig
     del copy.value_info[:]
 
     def name(old: str) -> str:
-        if not old or old in keep:
+        if not old or (keep is not None and old in keep):
             return old
+        if keep is None:
+            return names.get(old, old)
         return names.setdefault(old, f"{prefix}/{old}")
 
     def rename(nodes: Any) -> None:
         for node in nodes:
             node.input[:] = [name(n) for n in node.input]
             node.output[:] = [name(n) for n in node.output]
-            node.name = f"{prefix}/{node.name}" if node.name else ""
+            node.name = f"{prefix}/{node.name}" if node.name and prefix else node.name
             del node.metadata_props[:]
             for attribute in node.attribute:
                 if attribute.HasField("g"):

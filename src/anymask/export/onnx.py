@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 DEFAULT_OPSET = 18
 OPSETS = range(18, 24)
 ENCODER_INPUTS = ("uint8", "float32")
+LOW_RES, IOU = "low_res_masks", "iou_predictions"
 INSTALL = "exporting needs ONNX: pip install 'anymask[export]'"
 
 
@@ -88,7 +89,7 @@ def decode_graph(sam: Sam, opset: int = DEFAULT_OPSET) -> onnx.ModelProto:
         "has_mask_input",
         decode_part(sam, True, names, opset).graph,
         decode_part(sam, False, names, opset).graph,
-        ["low_res_masks", "iou_predictions"],
+        [LOW_RES, IOU],
     )
     return _model(graph, opset)
 
@@ -98,10 +99,75 @@ def decoder_graph(sam: Sam, options: DecoderOptions) -> onnx.ModelProto:
     opset = options.opset
     with tanh_gelu(options.gelu_approximate):
         masked, plain = (decode_part(sam, m, None, opset).graph for m in (True, False))
-    graph = choose("has_mask_input", masked, plain, ["four_masks", "four_ious"])
-    select = Select(options.return_single_mask, options.use_stability_score, sam.mask_threshold)
+    graph = choose("has_mask_input", masked, plain, [LOW_RES, IOU])
+    if options.return_single_mask or options.use_stability_score:
+        graph = choose("has_mask_input", masked, plain, ["four_masks", "four_ious"])
+        graph = chain(graph, _select_graph(sam, options), "select", [LOW_RES, IOU])
+    outputs = [IOU, LOW_RES]
+    if options.upsample:
+        outputs = ["masks", *outputs]
+        graph = chain(graph, upsample_graph(int(sam.image_encoder.img_size)), "upsample", outputs)
+    if options.return_extra_metrics:
+        outputs = ["masks", IOU, "stability_scores", "areas", LOW_RES]
+        measure = trace(
+            Measure(sam.mask_threshold),
+            [torch.randn(3, 2, 6, 5)],
+            [{i: torch.export.Dim(name) for i, name in enumerate(("num_prompts", "num_masks", "height", "width"))}],
+            ["masks"],
+            ["stability_scores", "areas"],
+            opset,
+        )
+        graph = chain(graph, measure.graph, "measure", outputs)
+    return _model(graph, opset)
+
+
+def _select_graph(sam: Sam, options: DecoderOptions) -> onnx.GraphProto:
     h, w = sam.prompt_encoder.mask_input_size
-    prompts = torch.export.Dim("num_prompts")
+    prompts, points = torch.export.Dim("num_prompts"), torch.export.Dim("num_points")
+    count = sam.mask_decoder.num_mask_tokens
+    return trace(
+        Select(options.return_single_mask, options.use_stability_score, sam.mask_threshold),
+        [torch.randn(3, count, h, w), torch.rand(3, count), torch.ones(3, 2)],
+        [{0: prompts}, {0: prompts}, {0: prompts, 1: points}],
+        ["four_masks", "four_ious", "point_labels"],
+        [LOW_RES, IOU],
+        options.opset,
+    ).graph
+
+
+def upsample_graph(side: int) -> onnx.GraphProto:
+    """`low_res_masks` and `orig_im_size` (H, W) to `masks` (P, M, H, W): the rule of `core.geometry`, in float64.
+
+    Written as ONNX, because a traced crop of a size that is only known at run time needs more nodes than this.
+    """
+    from onnx import parser
+
+    return parser.parse_graph(
+        f"""
+        upsample (float[num_prompts, num_masks, low_h, low_w] low_res_masks, float[2] orig_im_size)
+            => (float[num_prompts, num_masks, height, width] masks)
+            <int64[2] zeros = {{0, 0}}, int64[2] last_axes = {{2, 3}}, int64[2] square = {{{side}, {side}}},
+             double[1] side = {{{side}}}, double[1] half = {{0.5}}, double[1] one = {{1.0}}>
+        {{
+            original = Cast <to = 11> (orig_im_size)
+            longer = ReduceMax <keepdims = 1> (original)
+            scale = Div (side, longer)
+            exact = Mul (original, scale)
+            raised = Add (exact, half)
+            rounded = Floor (raised)
+            at_least_one = Max (rounded, one)
+            input_hw = Cast <to = 7> (at_least_one)
+            lead = Shape <start = 0, end = 2> (low_res_masks)
+            padded_size = Concat <axis = 0> (lead, square)
+            padded = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel">
+                (low_res_masks, , , padded_size)
+            cropped = Slice (padded, zeros, input_hw, last_axes)
+            original_hw = Cast <to = 7> (orig_im_size)
+            full_size = Concat <axis = 0> (lead, original_hw)
+            masks = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel"> (cropped, , , full_size)
+        }}
+        """
+    )
 
 
 def decode_part(sam: Sam, masked: bool, names: list[str] | None, opset: int) -> onnx.ModelProto:
@@ -119,7 +185,7 @@ def decode_part(sam: Sam, masked: bool, names: list[str] | None, opset: int) -> 
         arguments.append(torch.randn(3, 1, *encoder.mask_input_size))
         shapes.append({0: torch.export.Dim("num_mask_inputs")})
         inputs.append("mask_input")
-    return trace(Decode(sam, masked, names), arguments, shapes, inputs, ["low_res_masks", "iou_predictions"], opset)
+    return trace(Decode(sam, masked, names), arguments, shapes, inputs, [LOW_RES, IOU], opset)
 
 
 def trace(
