@@ -36,7 +36,7 @@ def test_a_missing_gpu_is_said() -> None:
 def test_auto_takes_bf16_only_where_native(
     flags: str, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "_cpu_flags", lambda: frozenset(flags.split()))
+    monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset(flags.split()))
     assert pick_dtype("auto", torch.device("cpu")) == expected
 
 

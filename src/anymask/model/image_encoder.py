@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anymask.core.errors import ImageError
+from anymask.core.processor import cpu_flags
 from anymask.model.layers import DropPath, LayerNorm2d, MLPBlock, runs_eagerly_on_cpu
 
 
@@ -210,8 +211,11 @@ def rel_pos_attention(
     grid = q.reshape(*q.shape[:2], h, w, -1)
     bias_h = torch.einsum("nayxd,yjd->nayxj", grid, rel_h).flatten(2, 3)  # (N, heads, h·w, h)
     bias_w = torch.einsum("nayxd,xjd->nayxj", grid, rel_w).flatten(2, 3)  # (N, heads, h·w, w)
-    if runs_eagerly_on_cpu(q) and h * w >= 1024 and q.dtype == torch.float32:
-        return _tiled_attention(q, k, v, bias_h, bias_w)
+    if runs_eagerly_on_cpu(q) and not (q.dtype == torch.bfloat16 and "amx_bf16" in cpu_flags()):
+        if h * w >= 1024:
+            return _tiled_attention(q, k, v, bias_h, bias_w)
+        if q.dtype == torch.float32:
+            return _whole_attention(q, k, v, bias_h, bias_w)
     return _folded_attention(q, k, v, bias_h, bias_w, hw)
 
 
@@ -235,25 +239,44 @@ def _folded_attention(
     return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :d]
 
 
+def _whole_attention(q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: Tensor) -> Tensor:
+    """The score matrix as it stands; windows are small enough for it."""
+    n, heads, length, d = q.shape
+    h, w = bias_h.shape[-1], bias_w.shape[-1]
+    q, k, v = ((x.reshape(-1, length, d)) for x in (q * d**-0.5, k, v))
+    scores = q @ k.transpose(1, 2)  # (N·heads, h·w, h·w)
+    grid = scores.view(n, heads, length, h, w)
+    grid += bias_h[..., :, None]
+    grid += bias_w[..., None, :]
+    torch.softmax(scores, dim=-1, out=scores)
+    return (scores @ v).view(n, heads, length, d)
+
+
 def _tiled_attention(
-    q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: Tensor, tile: int = 512
+    q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: Tensor, tile: int = 256
 ) -> Tensor:
-    """Row tiles of the score matrix small enough to stay in cache; no arithmetic beyond the plain product."""
+    """Row tiles of the score matrix small enough to stay in cache; no arithmetic beyond the plain product.
+
+    Scores and weights are float32 between the two products, whatever the type of q, k and v.
+    """
     n, heads, length, d = q.shape
     h, w = bias_h.shape[-1], bias_w.shape[-1]
     out = torch.empty(n, length, heads, d, dtype=q.dtype, device=q.device)
-    q = q * d**-0.5
-    scores = torch.empty(tile, length, dtype=q.dtype, device=q.device)
+    q, bias_h, bias_w = q * d**-0.5, bias_h.float(), bias_w.float()
+    products = torch.empty(tile, length, dtype=q.dtype, device=q.device)
+    scores = products if q.dtype == torch.float32 else torch.empty(tile, length, device=q.device)
     for i in range(n):
         for head in range(heads):
-            keys, values = k[i, head].t(), v[i, head]
+            keys, values = k[i, head].t().contiguous(), v[i, head].contiguous()
             for start in range(0, length, tile):
                 rows = slice(start, min(start + tile, length))
+                torch.mm(q[i, head, rows], keys, out=products[: rows.stop - start])
                 s = scores[: rows.stop - start]
-                torch.mm(q[i, head, rows], keys, out=s)
+                if scores is not products:
+                    s.copy_(products[: rows.stop - start])
                 grid = s.view(-1, h, w)
                 grid += bias_h[i, head, rows, :, None]
                 grid += bias_w[i, head, rows, None, :]
                 torch.softmax(s, dim=-1, out=s)
-                out[i, rows, head] = s @ values
+                out[i, rows, head] = s.to(q.dtype) @ values
     return out.transpose(1, 2)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
-
 import torch
 
 from anymask.core.allocator import keep_freed_memory
 from anymask.core.errors import OptionError, unknown_name
+from anymask.core.processor import cpu_flags
 from anymask.model.sam import Sam
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -46,19 +44,7 @@ def has_native_bf16(device: torch.device) -> bool:
     """Does the device multiply bfloat16 in hardware? Emulation, as on older CPUs, is slower than float32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and bool(_cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
-
-
-@cache
-def _cpu_flags() -> frozenset[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return frozenset()
-    for line in lines:
-        if line.startswith(("flags", "Features")):
-            return frozenset(line.partition(":")[2].split())
-    return frozenset()
+    return device.type == "cpu" and bool(cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def place(sam: Sam, device: str = "auto", precision: str = "auto") -> Sam:
