@@ -106,8 +106,6 @@ def test_together_as_one_by_one_and_first_click_as_without(lite_random: Sam, pho
     np.testing.assert_allclose(by_prompt["click"], by_prompt["clicks 1"], atol=1e-9)
     predictor = SamPredictor(lite_random)
     predictor.set_image(photo)
-    alone = [
-        click_rounds(predictor.segmenter, predictor.embedding, m[None], 3).selected[0, 2] for m in (disc, ~disc)
-    ]
+    alone = [click_rounds(predictor.segmenter, predictor.embedding, m[None], 3).selected[0, 2] for m in (disc, ~disc)]
     np.testing.assert_allclose(by_prompt["clicks 3"], alone, atol=5e-3)
     assert summarise(scores)["s"]["clicks_3"] == pytest.approx(100 * np.mean(by_prompt["clicks 3"]))

@@ -112,9 +112,7 @@ def score_photo(predictor: SamPredictor, photo: Photo, truth: np.ndarray) -> lis
             for i, row in enumerate(ious):
                 area = int(truth[start + i].sum())
                 chosen = row[int(predicted[start + i].argmax())]
-                scores.append(
-                    MaskScore(photo.source, photo.name, name, area, float(row.max()), float(chosen))
-                )
+                scores.append(MaskScore(photo.source, photo.name, name, area, float(row.max()), float(chosen)))
     return scores
 
 

@@ -1,0 +1,99 @@
+"""`anymask evaluate`: the paper's tables, on any data and with any method."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from anymask.evaluate.contract import Task
+
+app = typer.Typer(help="Zero-shot evaluations: points, edges, proposals, instances, fairness.", no_args_is_help=True)
+
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Folder for results.jsonl, tables, plots, worst cases; goes on there."),
+]
+Json = Annotated[
+    Path | None, typer.Option("--json", help="Write the numbers, with every protocol choice, to this file.")
+]
+Workers = Annotated[int, typer.Option(help="Processes.", min=1)]
+Model = Annotated[str, typer.Option(help="A name, a weights file, or module:name of something that makes a Segmenter.")]
+Precision = Annotated[str, typer.Option(help="`auto`, `fp32` or `bf16`.")]
+Device = Annotated[str, typer.Option(help="`auto`, `cpu`, `cuda` or `mps`.")]
+Set = Annotated[list[str], typer.Option("--set", help="A protocol field, such as max_distance=0.01. May repeat.")]
+Strict = Annotated[bool, typer.Option(help="Exit with 1 if anything was missing or could not be scored.")]
+MaxPhotos = Annotated[int | None, typer.Option(help="Only so many photos (of each set).", min=1)]
+
+
+@app.command("edges", no_args_is_help=True)
+def edges(
+    truth: Annotated[Path, typer.Option(help="Tar or folder of label maps <photo>.<annotator>.png, or BSDS500.")],
+    method: Annotated[str, typer.Option(help="`model`, `canny`, `sobel`, `felzenszwalb`, or `folder:MAPS`.")] = "model",
+    data: Annotated[Path | None, typer.Option(help="The photos; a folder of maps needs none.")] = None,
+    model: Model = "lite",
+    precision: Precision = "auto",
+    device: Device = "cpu",
+    out: Out = None,
+    json_file: Json = None,
+    workers: Workers = 1,
+    max_photos: MaxPhotos = None,
+    override: Set = [],  # noqa: B006
+    strict: Strict = False,
+) -> None:
+    """Edges against people's boundaries: ODS, OIS, AP, R50 of the BSDS500 benchmark.
+
+    A map is a PNG of 8 or 16 bits, named like its photo (`x.png` or `bsds_x.png`), thinned or not.
+
+    **Examples**
+
+    `anymask evaluate edges --method folder:maps --truth bsds_labelmaps.tar --json edges.json`
+
+    `anymask evaluate edges --method model --data bsds-000.tar --truth bsds_labelmaps.tar --out edges --workers 2`
+    """
+    from anymask.evaluate.edges import EdgeRun, Edges
+    from anymask.evaluate.models import ModelChoice
+    from anymask.evaluate.overrides import with_overrides
+
+    protocol = with_overrides(EdgeRun(), override)
+    run(
+        Edges(truth, method, data, protocol, ModelChoice(model, device, precision), max_photos),
+        out, json_file, workers, strict,
+    )  # fmt: skip
+
+
+def run(task: Task, out: Path | None, json_file: Path | None, workers: int, strict: bool) -> None:
+    """Run a task with a progress bar, print its tables, and name what is missing or failed."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from anymask.core.files import write_aside
+    from anymask.evaluate.report import text
+    from anymask.evaluate.runner import run_task
+
+    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        shown = bar.add_task(task.name, total=None)
+        outcome = run_task(
+            task, out, workers, progress=lambda done, total: bar.update(shown, completed=done, total=total)
+        )
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        with write_aside(json_file) as part:
+            part.write_text(json.dumps(outcome.as_json(task), indent=1) + "\n")
+    for table in outcome.tables:
+        print(text(table) + "\n")
+    troubles = [*outcome.problems, *(f"{name}: {reason}" for name, reason in outcome.failed.items())]
+    print(f"{outcome.num_scored} scored, {len(outcome.failed)} failed, {len(outcome.problems)} missing or unusable.")
+    for trouble in troubles[:20]:
+        print(f"anymask: {trouble}", file=sys.stderr)
+    if len(troubles) > 20:
+        print(f"anymask: … and {len(troubles) - 20} more; all of them are in --json or --out.", file=sys.stderr)
+    if out is not None:
+        print(f"all of it: {out}")
+    if strict and troubles:
+        raise typer.Exit(1)
