@@ -12,7 +12,7 @@ from train_data import write_discs
 from train_worker import TINY_VIT, train
 
 from anymask.cli.train import find_recipe
-from anymask.core.errors import OptionError
+from anymask.core.errors import CheckpointError, OptionError
 from anymask.data.readers import read_shards
 from anymask.model import presets
 from anymask.model.presets import build_sam
@@ -153,3 +153,32 @@ def test_the_name_of_an_embedding_follows_from_its_content(tmp_path: Path) -> No
 def test_stored_embeddings_need_photos_as_they_are(change: str) -> None:
     with pytest.raises(OptionError, match="cache_embeddings"):
         load_config(find_recipe("finetune_decoder"), [change])
+
+
+def test_mae_weights_start_an_encoder(tiny_vit: Path, tmp_path: Path) -> None:
+    """A file as MAE's: class token, 14×14 table, fc1 and fc2, a decoder that is not wanted."""
+    sam = load_model(tiny_vit)
+    width, block = TINY_VIT.embed_dim, "image_encoder.blocks."
+    renamed = {
+        k.removeprefix("image_encoder.").replace("lin1", "fc1").replace("lin2", "fc2"): v + 1
+        for k, v in sam.state_dict().items()
+        if k.startswith((block, "image_encoder.patch_embed.")) and "rel_pos" not in k
+    }
+    y = torch.arange(14.0).reshape(14, 1, 1).expand(14, 14, width)  # a ramp, which interpolation keeps
+    table = torch.cat([torch.full((1, width), 99.0), y.reshape(196, width)])[None]
+    extra = {"cls_token": torch.zeros(1, 1, width), "decoder_embed.weight": torch.zeros(8, width), "pos_embed": table}
+    torch.save({"model": renamed | extra}, tmp_path / "mae.pth")
+    config = load_config(find_recipe("sam_vit_b"), [f"init={tmp_path / 'mae.pth'}"])
+    torch.manual_seed(0)
+    started = build_trainable(config).state_dict()
+    assert torch.equal(started[f"{block}1.mlp.lin1.weight"], sam.state_dict()[f"{block}1.mlp.lin1.weight"] + 1)
+    assert not started[f"{block}0.attn.rel_pos_h"].any()
+    column = started["image_encoder.pos_embed"][0, :, 5, 0]
+    assert column.shape == (64,) and torch.equal(column, started["image_encoder.pos_embed"][0, :, 60, 3])
+    ramp = (torch.arange(64.0) + 0.5) * 14 / 64 - 0.5  # the same places on the old grid
+    assert torch.allclose(column[8:56], ramp[8:56], atol=0.1) and column.max() < 20
+
+
+def test_weights_of_another_model_are_named(tiny_vit: Path) -> None:
+    with pytest.raises(CheckpointError, match="is of another model"):
+        build_trainable(load_config(find_recipe("finetune"), [f"init={tiny_vit}"]))

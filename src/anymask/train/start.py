@@ -9,6 +9,7 @@ import torch
 from anymask.core.errors import CheckpointError
 from anymask.model.sam import Sam
 from anymask.model.transformer import Attention
+from anymask.train.mae import from_mae, is_mae
 
 
 @torch.no_grad()
@@ -29,12 +30,21 @@ def tie_positions(sam: Sam, gain: float = 2.2) -> None:
 
 
 def start_from(sam: Sam, path: Path, prefixes: list[str]) -> None:
-    """Copy the parameters whose names start with one of `prefixes` from a weights file."""
+    """Copy the parameters whose names start with one of `prefixes` from a weights file; also one of MAE."""
     from anymask.weights.read import read_state_dict
 
-    state = {k: v.float() for k, v in read_state_dict(path).items() if k.startswith(tuple(prefixes))}
+    state = read_state_dict(path)
+    if is_mae(state):
+        state = from_mae(state, sam.image_encoder.pos_embed.shape[1])
+    state = {k: v.float() for k, v in state.items() if k.startswith(tuple(prefixes))}
     if not state:
         raise CheckpointError(f"{path} holds no parameter that starts with {', '.join(prefixes)}.")
-    unexpected = sam.load_state_dict(state, strict=False).unexpected_keys
-    if unexpected:
-        raise CheckpointError(f"{path} holds parameters that this model lacks: {', '.join(unexpected)}.")
+    own = sam.state_dict()
+    odd = [k for k, v in state.items() if k not in own or own[k].shape != v.shape]
+    if odd:
+        shown = ", ".join(f"{k} {tuple(state[k].shape)}" for k in odd[:5])
+        raise CheckpointError(
+            f"{path} is of another model: {len(odd)} of its {len(state)} parameters are not in this one or have another "
+            f"shape ({shown}{' …' if len(odd) > 5 else ''}). Set model to the one it was made for."
+        )
+    sam.load_state_dict(state, strict=False)
