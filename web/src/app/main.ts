@@ -251,3 +251,6 @@ document.body.classList.add("empty");
 chooseTool("click");
 paintPanels(studio);
 void showSamples();
+
+// for tests and benchmarks, and for the curious
+Object.assign(window, { anymask: { studio, view } });

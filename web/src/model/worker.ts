@@ -5,6 +5,7 @@ import * as wasm from "onnxruntime-web/wasm";
 import { contours, placeRings, type Rings } from "../core/contours";
 import { type Frame, scaleXy, toModelXy } from "../core/geometry";
 import { resizeToRgb, toModelInput } from "../core/resize";
+import { tidy } from "../core/tidy";
 import { Collector, gridPoints } from "./everything";
 import type { Decoded, FromWorker, Loaded, ModelInfo, Prompt, Replies, Request, Thresholds, ToWorker } from "./protocol";
 
@@ -27,12 +28,17 @@ class Model {
   private readonly photos = new Map<number, Held>();
   private turn: Promise<unknown> = Promise.resolve();
 
+  private readonly noMask: wasm.Tensor;
+
   private constructor(
     private readonly ort: Ort,
     private readonly info: ModelInfo,
     private readonly sessions: Readonly<Record<string, Session>>,
     readonly loaded: Loaded,
-  ) {}
+  ) {
+    const cells = 4 * info.embedding_shape[2];
+    this.noMask = this.tensor(new Float32Array(cells * cells), [1, 1, cells, cells]);
+  }
 
   static async load(
     info: ModelInfo,
@@ -187,11 +193,10 @@ class Model {
       point_coords: this.tensor(coords, [count, slots, 2]),
       point_labels: this.tensor(labels, [count, slots]),
     };
-    if (mask) {
-      const cells = Math.round(Math.sqrt(mask.length));
-      feeds.mask_input = this.tensor(mask, [1, 1, cells, cells]);
-    }
-    const out = await this.run(mask ? "decode_mask" : "decode", feeds);
+    const cells = 4 * this.info.embedding_shape[2];
+    feeds.mask_input = mask ? this.tensor(mask, [1, 1, cells, cells]) : this.noMask;
+    feeds.has_mask_input = this.tensor(Float32Array.of(mask ? 1 : 0), [1]);
+    const out = await this.run("decode", feeds);
     const { low_res_masks, iou_predictions } = out;
     const [, , h, w] = low_res_masks.dims;
     return {
@@ -204,6 +209,7 @@ class Model {
   private decoded(logits: Float32Array, predictedIou: number, frame: Frame, withRings: boolean): Decoded {
     const threshold = this.info.mask_threshold;
     if (threshold !== 0) for (let i = 0; i < logits.length; i++) logits[i] -= threshold;
+    tidy(logits, Math.round(Math.sqrt(logits.length)));
     return { logits, predictedIou, rings: withRings ? ringsOf(logits, frame) : NO_RINGS };
   }
 

@@ -1,0 +1,112 @@
+"""`anymask serve`: the browser app and its API on this machine."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anymask.core.errors import MissingExtraError, OptionError
+
+
+def serve(
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. 127.0.0.1 is this machine alone; others need the token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8765,
+    model: Annotated[str, typer.Option(help="`lite` (inside the package), `vit_b`, `vit_l` or `vit_h`.")] = "lite",
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights of that model; any format.")] = None,
+    device: Annotated[str, typer.Option(help="`auto`, `cpu`, `cuda` or `mps`.")] = "auto",
+    precision: Annotated[str, typer.Option(help="`auto`, `fp32` or `bf16`; auto: bf16 where native.")] = "auto",
+    token: Annotated[
+        str | None, typer.Option(help="Ask this of every client; made and printed for other hosts.")
+    ] = None,
+    cache_mb: Annotated[int, typer.Option(help="Memory for embeddings; 2 to 4 MB a photo.")] = 512,
+    max_megapixels: Annotated[int, typer.Option(help="Larger uploads are refused before they are decoded.")] = 64,
+    max_upload_mb: Annotated[int, typer.Option(help="The same in bytes of the file.")] = 64,
+    browser: Annotated[bool, typer.Option(help="Open the app in the browser.")] = False,
+) -> None:
+    """Serve the browser app and its API.
+
+    Listens on this machine alone, because whoever can reach it can use its processor and memory. With another --host a
+    token is made and printed in the address to open; nobody gets in without it.
+
+    **Examples**
+
+    `anymask serve`
+
+    `anymask serve --model vit_b --port 9000`
+
+    `anymask serve --host 0.0.0.0`
+    """
+    try:
+        import uvicorn
+
+        from anymask.server.app import create_app
+    except ImportError as error:
+        raise MissingExtraError("the server needs: pip install 'anymask[server]'") from error
+    from anymask.cli.predict import load_predictor
+    from anymask.server.browser_model import browser_model
+    from anymask.server.pages import has_app
+    from anymask.server.settings import Settings, is_loopback
+
+    if not 0 <= port <= 65535:
+        raise OptionError(f"--port must be 0 … 65535, got {port}.")
+    if token is not None and len(token) < 16:
+        raise OptionError("--token must have 16 characters or more; leave it out and one is made.")
+    if token is None and not is_loopback(host):
+        token = secrets.token_urlsafe(24)
+    settings = Settings(
+        host=host,
+        port=port,
+        token=token,
+        cache_bytes=cache_mb * 2**20,
+        upload_bytes=max_upload_mb * 2**20,
+        upload_pixels=max_megapixels * 1_000_000,
+    )
+    listening = _listen(host, port)
+    predictor = load_predictor(model, checkpoint, device, precision, 0, 0)
+    files = None
+    if has_app():
+        print("anymask: preparing the model for the browser (the first time takes some seconds) …", file=sys.stderr)
+        files = browser_model(predictor.model, model)
+    else:
+        print("anymask: the app is not built, only the API is served; `make web` builds it.", file=sys.stderr)
+    preset = "lite" if model == "lite" else "official"
+    app = create_app(predictor.segmenter, settings, name=model, preset=preset, browser=files)
+    address = _address(host, listening.getsockname()[1], token)
+    print(f"anymask: open {address}   (Ctrl+C stops)", flush=True)
+    if browser:
+        import webbrowser
+
+        webbrowser.open(address)
+    config = uvicorn.Config(
+        app, log_level="warning", timeout_graceful_shutdown=5, limit_concurrency=512, server_header=False
+    )
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket, before the model is loaded: a taken port is told at once."""
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(place)
+        listening.listen(128)
+    except OSError as error:
+        raise OptionError(
+            f"cannot listen on {host}:{port}: {error.strerror}. Choose another --port, or 0 for a free one."
+        ) from error
+    return listening
+
+
+def _address(host: str, port: int, token: str | None) -> str:
+    """What to open: a wildcard host is this machine by name."""
+    name = socket.gethostname() if host in ("0.0.0.0", "::", "") else host
+    name = f"[{name}]" if ":" in name else name
+    return f"http://{name}:{port}/" + (f"?token={token}" if token else "")
