@@ -28,7 +28,7 @@ def from_mae(state: Mapping[str, Tensor], cells: int) -> dict[str, Tensor]:
     table = state["pos_embed"][:, 1:]  # without the class token
     old = round(table.shape[1] ** 0.5)
     if old * old != table.shape[1]:
-        raise CheckpointError(f"the position table of these MAE weights has {table.shape[1]} cells, which is no square.")
+        raise CheckpointError(f"the position table of these MAE weights has {table.shape[1]} cells: no square.")
     grid = table.float().reshape(1, old, old, -1).permute(0, 3, 1, 2)
     grid = F.interpolate(grid, size=(cells, cells), mode="bicubic", align_corners=False)
     ours = {"image_encoder.pos_embed": grid.permute(0, 2, 3, 1).contiguous()}

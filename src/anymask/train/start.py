@@ -44,7 +44,7 @@ def start_from(sam: Sam, path: Path, prefixes: list[str]) -> None:
     if odd:
         shown = ", ".join(f"{k} {tuple(state[k].shape)}" for k in odd[:5])
         raise CheckpointError(
-            f"{path} is of another model: {len(odd)} of its {len(state)} parameters are not in this one or have another "
+            f"{path} is of another model: {len(odd)} of its {len(state)} parameters are not in this one or of another "
             f"shape ({shown}{' …' if len(odd) > 5 else ''}). Set model to the one it was made for."
         )
     sam.load_state_dict(state, strict=False)
