@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from anymask.cli import convert, data, evaluate, everything, models, predict, recipes, serve, train
+from anymask.cli import convert, data, evaluate, everything, export, models, predict, recipes, serve, train
 from anymask.core.errors import AnymaskError, InputError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.command("predict", no_args_is_help=True)(predict.predict)
 app.command("everything", no_args_is_help=True)(everything.everything)
 app.command("convert", no_args_is_help=True)(convert.convert)
+app.add_typer(export.app, name="export")
 app.command("serve")(serve.serve)
 app.add_typer(models.app, name="models")
 app.command("train", no_args_is_help=True)(train.train)

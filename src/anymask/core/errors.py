@@ -6,6 +6,7 @@ AnymaskError
 │   ├── PromptError              points, boxes, masks that cannot be used
 │   └── OptionError              an option or name out of its range
 ├── CheckpointError (ValueError) weights that are not what they should be
+├── ExportError (ValueError)     an exported file does not compute what its model does, or is broken
 ├── DownloadError (OSError)      the network, the disk, or the hash said no
 ├── StateError (RuntimeError)    called in the wrong order
 └── MissingExtraError (ImportError)  an optional dependency is not installed
@@ -34,6 +35,10 @@ class OptionError(InputError):
 
 class CheckpointError(AnymaskError, ValueError):
     """A weights file is not what it should be."""
+
+
+class ExportError(AnymaskError, ValueError):
+    """An exported file is broken, or does not compute what its model computes."""
 
 
 class DownloadError(AnymaskError, OSError):

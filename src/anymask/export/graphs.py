@@ -26,12 +26,13 @@ STABILITY_OFFSET = 1.0
 class EncodeScaled(nn.Module):
     """input_image (B, h, w, 3) uint8 RGB, scaled so that the longer side is S, to image_embeddings (B, C, h/.., w/..).
 
-    Normalising and padding happen inside, so a caller only scales.
+    Normalising and padding happen inside, so a caller only scales. batch: B, or -1 where it may vary.
     """
 
-    def __init__(self, sam: Sam) -> None:
+    def __init__(self, sam: Sam, batch: int = -1) -> None:
         super().__init__()
         self.sam = sam
+        self.batch = batch
 
     def forward(self, input_image: Tensor) -> Tensor:
         sam, side = self.sam, int(self.sam.image_encoder.img_size)
@@ -39,7 +40,7 @@ class EncodeScaled(nn.Module):
         x = (pixels - sam.pixel_mean) / sam.pixel_std
         x = torch.cat([x, x.new_zeros(x.shape[0], 3, side - x.shape[2], x.shape[3])], dim=2)
         x = torch.cat([x, x.new_zeros(x.shape[0], 3, side, side - x.shape[3])], dim=3)
-        return sam.image_encoder(x)
+        return sam.image_encoder(x.reshape(self.batch, 3, side, side))  # from here on the sizes are constants
 
 
 class EncodeNormalised(nn.Module):

@@ -30,6 +30,11 @@ class TorchSegmenter:
         self._prepared: tuple[Any, ImageTokens] | None = None  # of the latest embedding
 
     @property
+    def low_res_hw(self) -> tuple[int, int]:
+        """Size of low-resolution logits and of mask prompts (4h, 4w)."""
+        return self.sam.prompt_encoder.mask_input_size
+
+    @property
     def fingerprint(self) -> str:
         """Twelve hex digits of the prompt encoder's weights: tells embeddings of different models apart."""
         encoder = self.sam.prompt_encoder

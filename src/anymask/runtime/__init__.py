@@ -1,0 +1,1 @@
+"""Exported models as `Segmenter`s: the same answers without torch's modules."""
