@@ -66,6 +66,40 @@ def edges(
     )  # fmt: skip
 
 
+@app.command("points", no_args_is_help=True)
+def points(
+    data: Annotated[list[Path], typer.Option(help="Photos with masks, in any layout. May repeat.")],
+    method: Annotated[
+        str, typer.Option(help="`model`, `grabcut`, `felzenszwalb`, `slic`, `random_walker`, or `folder:RECORDS`.")
+    ] = "model",
+    model: Model = "lite",
+    precision: Precision = "auto",
+    device: Device = "cpu",
+    out: Out = None,
+    json_file: Json = None,
+    workers: Workers = 1,
+    max_photos: MaxPhotos = None,
+    override: Set = [],  # noqa: B006
+    strict: Strict = False,
+) -> None:
+    """Masks from 1, 2, 3, 5, 9 clicks and from boxes: mIoU per set and over sets, clicks to 85 and 90 %.
+
+    **Examples**
+
+    `anymask evaluate points --data shards/ --out points --workers 2`
+
+    `anymask evaluate points --data shards/ --method grabcut --set first=random`
+    """
+    from anymask.evaluate.datasets import domains
+    from anymask.evaluate.models import ModelChoice
+    from anymask.evaluate.overrides import with_overrides
+    from anymask.evaluate.points import PointProtocol, Points
+
+    protocol = with_overrides(PointProtocol(), override)
+    choice = ModelChoice(model, device, precision)
+    run(Points(data, method, protocol, choice, max_photos, domains()), out, json_file, workers, strict)
+
+
 def run(task: Task, out: Path | None, json_file: Path | None, workers: int, strict: bool) -> None:
     """Run a task with a progress bar, print its tables, and name what is missing or failed."""
     from rich.console import Console

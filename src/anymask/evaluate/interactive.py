@@ -80,6 +80,20 @@ def click_rounds(
     return ClickRounds(selected, oracle)
 
 
+def candidate_ious(
+    segmenter: Segmenter, embedding: Embedding, prompts: PromptBatch, truth: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """IoU (P, M) of the three candidates for each prompt with its truth (P, H, W) bool, and predicted IoU (P, M)."""
+    answer = segmenter.decode(embedding, prompts, True)
+    low_res, predicted = _finite(answer.low_res), _finite(answer.predicted_iou)
+    upscaler, level = PatchUpscaler(embedding.frame, (low_res.shape[-2], low_res.shape[-1])), segmenter.mask_threshold
+    ious = [
+        [_patch_iou(upscaler.above(np.ascontiguousarray(x), level), level, mask) for x in logits]
+        for logits, mask in zip(low_res, truth)
+    ]
+    return np.array(ious).reshape(predicted.shape), predicted
+
+
 def first_clicks(truth: np.ndarray, first: str, seed: int = 0) -> np.ndarray:
     """One foreground pixel (P, 2) xy of each mask (P, H, W)."""
     if first not in FIRST_CLICKS:
