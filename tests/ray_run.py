@@ -19,10 +19,10 @@ import numpy as np
 from worker_doubles import Squares, no_weights
 
 from anymask.core.errors import AnymaskError
-from anymask.predict.everything import Plan, itself, prepare
+from anymask.predict.everything import Plan, prepare
 from anymask.predict.options import AutomaticOptions
 from anymask.predict.ray_engine import RaySettings, ray_cluster, segment_on_ray, write_shard_on_ray
-from anymask.predict.shards import Shard, ShardReport, find_shards, segment_shards
+from anymask.predict.shards import ShardReport, find_shards, segment_shards
 from anymask.predict.sources import find_photos
 
 
@@ -58,9 +58,9 @@ def run(mode: str, load: Any, place: Path, out: Path, settings: RaySettings) -> 
     try:
         if mode == "files":
             sources = find_photos([place])
-            return {"photos": sorted(o.source.stem for o in segment_on_ray(load, sources, itself, plan, settings))}
+            return {"photos": sorted(o.source.stem for o in segment_on_ray(load, sources, plan, settings))}
         shards = find_shards([place], plan)
-        outcomes = segment_on_ray(load, shards, Shard.photos, plan, settings)
+        outcomes = segment_on_ray(load, shards, plan, settings)
         answers = list(segment_shards(shards, plan, outcomes, write_shard_on_ray))
         return {r.shard.stem: [r.num_photos, r.num_masks, r.errors] for r in answers if isinstance(r, ShardReport)}
     except AnymaskError as error:
@@ -72,7 +72,7 @@ def main(base: Path) -> None:
     log = base / "log"
     log.mkdir()
     loads = {"kill": partial(Slow, log), "poison": Squares, "files": Squares, "no_weights": no_weights}
-    settings = RaySettings(2, photos_per_task=2)
+    settings = RaySettings(2, photos_per_task=2, attempts=2)
     told = {}
     with ray_cluster(settings):
         threading.Thread(target=kill_a_worker, args=(log,), daemon=True).start()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -59,10 +60,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     short = tempfile.mkdtemp(prefix="ray")  # Ray's socket names must fit into 107 bytes
     env = {**os.environ, "HOME": str(base), "RAY_TMPDIR": short, "PYTHONPATH": str(HERE)}
     command = [sys.executable, str(HERE / "ray_run.py"), str(base)]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=240)
-    shutil.rmtree(short)
-    assert done.returncode == 0, done.stderr[-3000:]
-    (base / "told").write_text(done.stdout.splitlines()[-1])
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    try:
+        out, err = process.communicate(timeout=600)  # a fraction of it where nobody else needs the processors
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)  # Ray is shut down on the way out
+        out, err = process.communicate(timeout=60)
+    shutil.rmtree(short, ignore_errors=True)
+    assert process.returncode == 0, err[-3000:]
+    (base / "told").write_text(out.splitlines()[-1])
     give_up = time.monotonic() + 20
     while ray_processes() - before and time.monotonic() < give_up:
         time.sleep(0.1)
@@ -105,7 +111,7 @@ def test_only_the_photo_of_the_killed_worker_is_done_again(base: Path) -> None:
 def test_a_photo_that_always_kills_is_given_up(base: Path) -> None:
     (num_photos, _, errors) = told(base, "poison")["x"]
     ((name, reason),) = errors.items()
-    assert num_photos == 2 and name.endswith("/x.tar/white.png") and "3 workers died" in reason
+    assert num_photos == 2 and name.endswith("/x.tar/white.png") and "2 workers died" in reason
     assert list(members(base / "poison-out" / "x.tar")) == ["a.png", "a.json", "b.png", "b.json"]
 
 

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from anymask.data.readers.sa1b import read_sa1b_tar
 from anymask.predict.everything import Outcome, Plan, prepare, segment_here
 from anymask.predict.formats import read_masks, recognise, write_masks
 from anymask.predict.options import AutomaticOptions
-from anymask.predict.shards import Shard, ShardReport, done_before, find_shards, segment_shards
+from anymask.predict.shards import ShardReport, done_before, find_shards, photos_in, segment_shards
 from anymask.predict.workers import segment_in_workers
 
 
@@ -43,10 +42,6 @@ def plan_in(folder: Path, model: str = "squares") -> Plan:
     return Plan(folder, "sa1b_shards", AutomaticOptions(), model, overlays=False)
 
 
-def photos_of(shards: list[Shard]) -> Iterator[Any]:
-    return (source for one in shards for source in one.photos())
-
-
 def run(places: list[Path], plan: Plan, generator: Any = None, num_workers: int = 0) -> list[ShardReport]:
     """A whole run, as the command does it; in the order of the shards' names."""
     prepare(plan)
@@ -54,9 +49,9 @@ def run(places: list[Path], plan: Plan, generator: Any = None, num_workers: int 
     reports = [done_before(s, plan) for s in shards]
     todo = [s for s, report in zip(shards, reports) if report is None]
     if num_workers:
-        outcomes = segment_in_workers(generator, photos_of(todo), plan, num_workers)
+        outcomes = segment_in_workers(generator, photos_in(todo), plan, num_workers)
     else:
-        outcomes = segment_here(generator or Squares(), photos_of(todo), plan)
+        outcomes = segment_here(generator or Squares(), photos_in(todo), plan)
     answers = segment_shards(todo, plan, outcomes)
     written = [a for a in answers if isinstance(a, ShardReport)]
     return sorted([r for r in reports if r is not None] + written, key=lambda r: r.shard.stem)
@@ -213,7 +208,7 @@ def test_an_outcome_that_comes_twice_counts_once(two: list[Path], tmp_path: Path
     plan = plan_in(tmp_path / "out")
     prepare(plan)
     shards = find_shards(two, plan)
-    outcomes = list(segment_here(Squares(), photos_of(shards), plan))  # type: ignore[arg-type]
+    outcomes = list(segment_here(Squares(), photos_in(shards), plan))  # type: ignore[arg-type]
     doubled = [o for o in outcomes for _ in range(2)]
     answers = list(segment_shards(shards, plan, doubled))
     assert sum(isinstance(a, Outcome) for a in answers) == 4 and sum(isinstance(a, ShardReport) for a in answers) == 2

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -16,6 +15,8 @@ from anymask.cli.progress import Bar
 
 if TYPE_CHECKING:
     from anymask.predict.everything import Outcome, Plan
+    from anymask.predict.shards import Shard
+    from anymask.predict.sources import PhotoSource
 
 SHOWN = 20  # failed photos named at the end
 
@@ -43,13 +44,15 @@ class Run:
         else:
             yield
 
-    def outcomes(self, items: list[Any], expand: Any, plan: Plan, bar: Bar) -> Iterator[Outcome]:
-        """Photos as they are done; `expand` makes a list of them from an item."""
+    def outcomes(self, items: list[PhotoSource] | list[Shard], plan: Plan, bar: Bar) -> Iterator[Outcome]:
+        """Photos as they are done; shards are listed when their turn comes."""
         if self.engine == "ray":
             from anymask.predict.ray_engine import segment_on_ray
 
-            return segment_on_ray(self.load, items, expand, plan, self._settings())
-        sources = chain.from_iterable(expand(item) for item in items)
+            return segment_on_ray(self.load, items, plan, self._settings())
+        from anymask.predict.shards import photos_in
+
+        sources = photos_in(items)
         if self.generator is not None:
             from anymask.predict.everything import segment_here
 
@@ -88,12 +91,12 @@ class Tally:
 
 def run_files(run: Run, photos: list[str], plan: Plan, every: int) -> Tally:
     """Masks of photos into files of a folder."""
-    from anymask.predict.everything import finish, itself, named_for
+    from anymask.predict.everything import finish, named_for
     from anymask.predict.sources import find_photos
 
     sources, tally = named_for(plan, find_photos(photos, every)), Tally()
-    with Bar(len(sources)) as bar, run.started():
-        for outcome in run.outcomes(sources, itself, plan, bar):
+    with Bar(len(sources), each=1) as bar, run.started():
+        for outcome in run.outcomes(sources, plan, bar):
             tally.add(outcome)
             bar.step(outcome, 1)
     finish(plan, sources)
@@ -103,7 +106,7 @@ def run_files(run: Run, photos: list[str], plan: Plan, every: int) -> Tally:
 def run_shards(run: Run, photos: list[str], plan: Plan, every: int) -> Tally:
     """Photos of shards with their masks into shards."""
     from anymask.predict.everything import Outcome
-    from anymask.predict.shards import Shard, done_before, find_shards, segment_shards
+    from anymask.predict.shards import done_before, find_shards, segment_shards
 
     tally = Tally()
     shards = find_shards(photos, plan, every)
@@ -130,7 +133,7 @@ def run_shards(run: Run, photos: list[str], plan: Plan, every: int) -> Tally:
                 from anymask.predict.ray_engine import write_shard_on_ray
 
                 write = write_shard_on_ray
-            for answer in segment_shards(todo, plan, run.outcomes(todo, Shard.photos, plan, bar), write):
+            for answer in segment_shards(todo, plan, run.outcomes(todo, plan, bar), write):
                 if isinstance(answer, Outcome):
                     bar.step(answer, sizes[answer.source.group or ""] / answer.source.group_size)
                     if answer.error is None:

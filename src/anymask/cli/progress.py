@@ -13,9 +13,12 @@ LINE_EVERY_S = 30.0  # where there is no terminal, as in a cluster's log
 
 
 class Bar:
-    """A bar on a terminal, a line now and then elsewhere. total: of what `step` is told, in any unit."""
+    """A bar on a terminal, a line now and then elsewhere.
 
-    def __init__(self, total: float) -> None:
+    total: of what `step` is told, in any unit. each: what one photo is of that, where all are alike.
+    """
+
+    def __init__(self, total: float, each: float = 0.0) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
@@ -28,7 +31,7 @@ class Bar:
             disable=not self._is_terminal,
         )
         self._task = self._progress.add_task("photos", total=total, text="photos 0", rate="")
-        self._total, self._advanced, self._skipped = total, 0.0, 0.0
+        self._total, self._each, self._advanced, self._skipped = total, each, 0.0, 0.0
         self._started = self._latest_line = time.perf_counter()
         self._done = self._worked = self._failed = 0
         self._part = 0.0
@@ -62,7 +65,7 @@ class Bar:
         self._show()
 
     def within(self, part: float) -> None:
-        """Part of the current photo that is done."""
+        """Part of the current photo that is done; for totals that count photos."""
         self._part = part
         self._show()
 
@@ -74,17 +77,19 @@ class Bar:
         """Photos an hour and time left, from what this run did itself."""
         elapsed = max(1e-9, time.perf_counter() - self._started)
         text = f"{3600 * (self._worked + self._part) / elapsed:,.0f} photos/h"
-        did = self._advanced - self._skipped
+        now = self._advanced + self._part * self._each
+        did = now - self._skipped
         if did > 0:
-            text += f", {duration(max(0.0, self._total - self._advanced) * elapsed / did)} left"
+            text += f", {duration(max(0.0, self._total - now) * elapsed / did)} left"
         return text
 
     def _show(self) -> None:
         if self._is_terminal:
-            self._progress.update(self._task, completed=self._advanced, text=self.text(), rate=self.rate())
+            shown = self._advanced + self._part * self._each
+            self._progress.update(self._task, completed=shown, text=self.text(), rate=self.rate())
         elif time.perf_counter() - self._latest_line >= LINE_EVERY_S:
             self._latest_line = time.perf_counter()
-            share = self._advanced / self._total if self._total else 1.0
+            share = (self._advanced + self._part * self._each) / self._total if self._total else 1.0
             print(f"anymask: {self.text()} ({share:.0%}), {self.rate()}", file=sys.stderr)
 
 

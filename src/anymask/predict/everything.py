@@ -154,11 +154,6 @@ def segment_here(
         yield segment_photo(generator, source, plan, lambda tried, total: within(min(tried / total, 0.99)))
 
 
-def itself(source: PhotoSource) -> list[PhotoSource]:
-    """The photos of a photo, for engines that are handed collections of them."""
-    return [source]
-
-
 def image_id_of(stem: str) -> int:
     """SA-1B's number in `sa_<id>`; for other names a number that depends on the name only."""
     number = re.fullmatch(r"sa_(\d+)", stem)

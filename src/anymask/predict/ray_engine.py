@@ -9,6 +9,7 @@ have their entries, and are skipped. A photo that was begun `ATTEMPTS` times in 
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import shutil
@@ -16,7 +17,6 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,8 @@ Load = Callable[[], SamAutomaticMaskGenerator]
 class RaySettings:
     """Where and how wide to run. address: of a cluster to join, or None for one on this machine, ended with the run.
 
-    num_threads, num_gpus: of each worker; num_gpus None: one where the cluster has any.
+    num_threads, num_gpus: of each worker; num_gpus None: one where the cluster has any. attempts: how often a photo is
+    begun in a run before it is given up.
     """
 
     num_workers: int
@@ -47,6 +48,7 @@ class RaySettings:
     num_threads: int = 1
     num_gpus: float | None = None
     photos_per_task: int = PHOTOS_PER_TASK
+    attempts: int = ATTEMPTS
 
 
 @contextmanager
@@ -54,6 +56,7 @@ def ray_cluster(settings: RaySettings) -> Iterator[None]:
     """Ray, connected; disconnected at the end, and a cluster of our own ended. No statistics, no dashboard."""
     check_workers(settings.num_workers)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     ray = _import("ray")
     _import("ray.data")
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
@@ -64,7 +67,7 @@ def ray_cluster(settings: RaySettings) -> Iterator[None]:
             raise AnymaskError(f"no Ray cluster answers at {settings.address}: {error}") from error
     else:
         ray.init(
-            num_cpus=settings.num_workers * settings.num_threads + 1,  # one for lists and for writing shards
+            num_cpus=settings.num_workers * settings.num_threads + 2,  # for lists and for writing shards
             include_dashboard=False,
             object_store_memory=_STORE_BYTES,
             _node_ip_address="127.0.0.1",
@@ -77,30 +80,25 @@ def ray_cluster(settings: RaySettings) -> Iterator[None]:
 
 
 def segment_on_ray(
-    load: Load,
-    items: Sequence[Any],
-    expand: Callable[[Any], list[PhotoSource]],
-    plan: Plan,
-    settings: RaySettings,
+    load: Load, items: Sequence[PhotoSource] | Sequence[Shard], plan: Plan, settings: RaySettings
 ) -> Iterator[Outcome]:
-    """As `workers.segment_in_workers`, inside `ray_cluster`.
-
-    items: whatever `expand` turns into photos, on any machine.
-    """
+    """As `workers.segment_in_workers`, inside `ray_cluster`. items: photos, or shards, listed on any machine."""
     ray = _import("ray")
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    rows = ray.data.from_items([{"item": pickle.dumps(i)} for i in items], override_num_blocks=len(items))
-    photos = rows.flat_map(partial(_listed, expand=expand), num_cpus=0.1)
+    _quieten(ray)
+    size = settings.photos_per_task
+    rows = [{"item": pickle.dumps(item)} for item in items]
+    if isinstance(items[0], Shard):
+        shards = ray.data.from_items(rows, override_num_blocks=len(rows))
+        tasks = shards.flat_map(_listed, num_cpus=1).repartition(target_num_rows_per_block=size)
+    else:
+        tasks = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // size))
     num_gpus = settings.num_gpus
     if num_gpus is None:
         num_gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
     run = uuid.uuid4().hex
-    tasks = photos.repartition(target_num_rows_per_block=settings.photos_per_task)
     outcomes = tasks.map(
         _Actor,
-        fn_constructor_args=(load, plan, settings.num_threads, run),
+        fn_constructor_args=(load, plan, settings, run),
         compute=ray.data.ActorPoolStrategy(size=settings.num_workers),
         num_cpus=settings.num_threads,
         num_gpus=num_gpus or None,
@@ -135,20 +133,29 @@ def _import(name: str) -> Any:
         raise MissingExtraError("--engine ray needs Ray: pip install 'anymask[ray]'") from error
 
 
-def _listed(row: dict[str, Any], expand: Callable[[Any], list[PhotoSource]]) -> list[dict[str, Any]]:
-    return [{"source": pickle.dumps(source)} for source in expand(pickle.loads(row["item"]))]
+def _quieten(ray: Any) -> None:
+    """No bars and hints of Ray's own: ours tells how far a run is, and failures come as outcomes."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _listed(row: dict[str, Any]) -> list[dict[str, Any]]:
+    shard: Shard = pickle.loads(row["item"])
+    return [{"item": pickle.dumps(source)} for source in shard.photos()]
 
 
 class _Actor:
     """A process with the model: a row with a source in, a row with the outcome out."""
 
-    def __init__(self, load: Load, plan: Plan, num_threads: int, run: str) -> None:
+    def __init__(self, load: Load, plan: Plan, settings: RaySettings, run: str) -> None:
         import cv2
         import torch
 
-        torch.set_num_threads(num_threads)
-        cv2.setNumThreads(num_threads)
-        self._plan, self._run = plan, run
+        torch.set_num_threads(settings.num_threads)
+        cv2.setNumThreads(settings.num_threads)
+        self._plan, self._run, self._attempts = plan, run, settings.attempts
         self._generator: SamAutomaticMaskGenerator | None = None
         self._problem: Exception | None = None
         try:
@@ -157,13 +164,13 @@ class _Actor:
             self._problem = error
 
     def __call__(self, row: dict[str, Any]) -> dict[str, bytes]:
-        source: PhotoSource = pickle.loads(row["source"])
+        source: PhotoSource = pickle.loads(row["item"])
         answer: Outcome | Exception
         if self._generator is None:
             assert self._problem is not None
             answer = self._problem
-        elif self._begin(source) > ATTEMPTS:
-            answer = Outcome(source, error=f"{ATTEMPTS} workers died on it, perhaps for lack of memory.")
+        elif self._begin(source) > self._attempts:
+            answer = Outcome(source, error=f"{self._attempts} workers died on it, perhaps for lack of memory.")
         else:
             answer = segment_photo(self._generator, source, self._plan)
         self._end(source)

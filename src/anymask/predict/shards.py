@@ -116,6 +116,15 @@ def find_shards(places: Iterable[str | Path], plan: Plan, every: int = 1) -> lis
     return named
 
 
+def photos_in(items: Iterable[PhotoSource] | Iterable[Shard]) -> Iterator[PhotoSource]:
+    """Photos, those of a shard listed when its turn comes."""
+    for item in items:
+        if isinstance(item, Shard):
+            yield from item.photos()
+        else:
+            yield item
+
+
 def done_before(shard: Shard, plan: Plan) -> ShardReport | None:
     """What is known of a shard that is finished, made with the same options from the same photos; else None.
 
