@@ -30,6 +30,9 @@ def everything(
     checkpoint: Annotated[Path | None, typer.Option(help="Weights of that model; any format.")] = None,
     device: Annotated[str, typer.Option(help="`auto`, `cpu`, `cuda` or `mps`.")] = "auto",
     precision: Annotated[str, typer.Option(help="`auto`, `fp32` or `bf16`; auto: bf16 where native.")] = "auto",
+    runtime: Annotated[
+        str, typer.Option(help="`torch`, `onnx` or `openvino`; --checkpoint may be a folder of `anymask export`.")
+    ] = "torch",
     preset: Annotated[
         str | None,
         typer.Option(help="`official`, `lite` (for that model the default), or `paper` (app. B: crops, cleaning)."),
@@ -98,7 +101,7 @@ def everything(
     )
     tiles = None if tile is None else Tiles(tile, overlap)
     draw = not with_photos if overlays is None else overlays
-    generator = load_generator(model, checkpoint, device, precision, options)
+    generator = load_generator(model, checkpoint, device, precision, options, runtime)
     name = describe_model(generator, model)
     loaded = time.perf_counter()
     plan = Plan(output, format_name, options, name, draw, time_budget, tiles)
@@ -106,7 +109,7 @@ def everything(
     is_alone = engine == "local" and workers == 1 and threads is None
     run = Run(
         generator if is_alone else None,
-        partial(load_generator, model, checkpoint, device, precision, options),
+        partial(load_generator, model, checkpoint, device, precision, options, runtime),
         engine,
         workers,
         threads,
@@ -118,19 +121,24 @@ def everything(
     report(tally, plan, loaded - started, time.perf_counter() - started)
 
 
-def load_generator(model: str, checkpoint: Path | None, device: str, precision: str, options: Any) -> Any:
+def load_generator(
+    model: str, checkpoint: Path | None, device: str, precision: str, options: Any, runtime: str = "torch"
+) -> Any:
     """A ready `SamAutomaticMaskGenerator`."""
     from anymask.cli.predict import load_predictor
     from anymask.predict.automatic import SamAutomaticMaskGenerator
 
-    return SamAutomaticMaskGenerator.of(load_predictor(model, checkpoint, device, precision, 0, 0), options)
+    return SamAutomaticMaskGenerator.of(load_predictor(model, checkpoint, device, precision, 0, 0, runtime), options)
 
 
 def describe_model(generator: Any, model: str) -> str:
     """Model name, floating-point type, and a hash of samples of every weight: other weights mean other masks."""
     import hashlib
 
-    sam = generator.segmenter.sam
+    sam = getattr(generator.segmenter, "sam", None)
+    if sam is None:  # an exported model
+        about = generator.segmenter.manifest
+        return f"{about.model} {about.side} {about.form} {about.precision} {about.weights_sha256[:16]}"
     digest = hashlib.sha256()
     for tensor in sam.state_dict().values():
         values = tensor.detach().flatten()

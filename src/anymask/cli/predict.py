@@ -36,6 +36,9 @@ def predict(
     ] = None,
     device: Annotated[str, typer.Option(help="`auto`, `cpu`, `cuda` or `mps`.")] = "auto",
     precision: Annotated[str, typer.Option(help="`auto`, `fp32` or `bf16`; auto: bf16 where native.")] = "auto",
+    runtime: Annotated[
+        str, typer.Option(help="`torch`, `onnx` or `openvino`; --checkpoint may be a folder of `anymask export`.")
+    ] = "torch",
     max_hole_area: Annotated[float, typer.Option(help="Fill holes up to this many pixels.")] = 0,
     max_sprinkle_area: Annotated[float, typer.Option(help="Remove islands up to this many pixels.")] = 0,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for pictures and JSON.")] = Path(
@@ -61,7 +64,7 @@ def predict(
 
     started = time.perf_counter()
     request = parse_request(point, box, mask, multimask)
-    predictor = load_predictor(model, checkpoint, device, precision, max_hole_area, max_sprinkle_area)
+    predictor = load_predictor(model, checkpoint, device, precision, max_hole_area, max_sprinkle_area, runtime)
     loaded = time.perf_counter()
     failed = []
     for source, stem in progress(list(zip(photos, unique_stems(photos))), quiet=len(photos) == 1):
@@ -136,11 +139,17 @@ def parse_box(text: str) -> tuple[float, float, float, float]:
 
 
 def load_predictor(
-    model: str, checkpoint: Path | None, device: str, precision: str, hole: float, sprinkle: float
-) -> Any:
+    model: str, checkpoint: Path | None, device: str, precision: str, hole: float, sprinkle: float,
+    runtime: str = "torch",
+) -> Any:  # fmt: skip
     """A ready `SamPredictor`."""
-    from anymask.model.precision import place
     from anymask.predict.predictor import SamPredictor
+
+    if runtime != "torch":
+        from anymask.export.cache import exported_segmenter
+
+        return SamPredictor(exported_segmenter(model, checkpoint, runtime, device), None, hole, sprinkle)
+    from anymask.model.precision import place
     from anymask.weights.load import load_model
 
     sam = place(load_model(model, checkpoint=checkpoint), device, precision)

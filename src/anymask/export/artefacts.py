@@ -236,7 +236,7 @@ def _check_decoder(sam: Sam, path: Path, options: DecoderOptions, quantized: boo
     if not quantized:
         _require_small(error, path)
     elif np.mean(ious) < 0.95:
-        raise ExportError(f"{path} was not written: int8 masks have IoU {np.mean(ious):.4f} with float32 ones, under 0.95.")
+        raise ExportError(f"{path} was not written: int8 masks have IoU {np.mean(ious):.4f} with float32, under 0.95.")
     return error
 
 

@@ -69,7 +69,8 @@ def _convert(
         logger.setLevel(logging.ERROR)
         stack.callback(logger.setLevel, level)
         traced = torch.jit.trace(module.eval(), arguments, check_trace=False)
-        model = openvino.convert_model(traced, example_input=arguments, input=[openvino.PartialShape(s) for s in shapes])
+        sizes = [openvino.PartialShape(shape) for shape in shapes]
+        model = openvino.convert_model(traced, example_input=arguments, input=sizes)
     for port, name in zip(model.inputs, inputs, strict=True):
         port.get_tensor().set_names({name})
     for port, name in zip(model.outputs, outputs, strict=True):

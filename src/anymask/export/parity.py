@@ -34,8 +34,8 @@ class Parity:
     def __str__(self) -> str:
         return (
             f"mask IoU {self.mask_iou:.4f} (worst {self.worst_mask_iou:.4f}) · errors: embedding "
-            f"{self.embedding_error:.1e}, logits {self.logit_error:.1e}, predicted IoU {self.predicted_iou_error:.1e} · "
-            f"encode {self.export_encode_ms:.0f} ms (torch {self.torch_encode_ms:.0f}) · "
+            f"{self.embedding_error:.1e}, logits {self.logit_error:.1e}, predicted IoU {self.predicted_iou_error:.1e}"
+            f" · encode {self.export_encode_ms:.0f} ms (torch {self.torch_encode_ms:.0f}) · "
             f"decode {self.export_decode_ms:.0f} ms (torch {self.torch_decode_ms:.0f})"
         )
 

@@ -16,6 +16,7 @@ from anymask.core.images import read_image
 from anymask.core.masks import fill_holes_and_sprinkles, mask_to_logits
 from anymask.core.types import Embedding, PromptBatch
 from anymask.model.sam import Sam
+from anymask.model.upscale import upscale_logits
 from anymask.predict.embeddings import load_embedding, save_embedding
 from anymask.predict.prompts import check_prompts
 from anymask.predict.segmenter import TorchSegmenter
@@ -27,22 +28,23 @@ Masks = tuple[np.ndarray, np.ndarray, np.ndarray]
 class SamPredictor:
     """Masks for points, boxes and masks on one image or a batch of images.
 
-    sam_model: a `Sam`. mask_threshold: logits above it are inside, None takes the model's (0.0).
+    sam_model: a `Sam`, or another `Segmenter`, such as an exported model.
+    mask_threshold: logits above it are inside, None takes the model's (0.0).
     max_hole_area, max_sprinkle_area: holes and islands of up to this many pixels of the photo are filled and
     removed; 0 keeps them.
     """
 
     def __init__(
         self,
-        sam_model: Sam,
+        sam_model: Any,
         mask_threshold: float | None = None,
         max_hole_area: float = 0.0,
         max_sprinkle_area: float = 0.0,
     ) -> None:
         self.model = sam_model
-        self.segmenter = TorchSegmenter(sam_model)
+        self.segmenter: Any = TorchSegmenter(sam_model) if isinstance(sam_model, Sam) else sam_model
         self.transform = ResizeLongestSide(self.segmenter.side)
-        self.mask_threshold = sam_model.mask_threshold if mask_threshold is None else mask_threshold
+        self.mask_threshold = self.segmenter.mask_threshold if mask_threshold is None else mask_threshold
         self.max_hole_area = max_hole_area
         self.max_sprinkle_area = max_sprinkle_area
         self._embeddings: list[Embedding] = []
@@ -148,7 +150,7 @@ class SamPredictor:
     @property
     def device(self) -> torch.device:
         """Where the model lives."""
-        return self.model.device
+        return getattr(self.model, "device", torch.device("cpu"))
 
     # --- masks -------------------------------------------------------------------------------------------------
 
@@ -233,22 +235,21 @@ class SamPredictor:
         batch = PromptBatch(point_coords, point_labels, boxes, mask_input)
         answer = self.segmenter.decode(embedding, batch, multimask_output)
         frame = embedding.frame
-        masks = self.model.postprocess_masks(answer.low_res, frame.input_hw, frame.original_hw)
+        masks = upscale_logits(answer.low_res, frame.side, frame.input_hw, frame.original_hw)
         return masks if return_logits else masks > self.mask_threshold, answer.predicted_iou, answer.low_res
 
     def mask_to_logits(self, mask: np.ndarray) -> np.ndarray:
         """A binary mask (H, W) of the photo that is set, as a `mask_input` (1, 4h, 4w)."""
-        return mask_to_logits(mask, self._one().frame, self.model.prompt_encoder.mask_input_size)
+        return mask_to_logits(mask, self._one().frame, self.segmenter.low_res_hw)
 
     def _predict(
         self, embedding: Embedding, prompt: tuple[Any, ...], multimask: bool, return_logits: bool
     ) -> Masks:
-        low_res_hw = self.model.prompt_encoder.mask_input_size
-        checked = check_prompts(embedding.frame, low_res_hw, *prompt)
+        checked = check_prompts(embedding.frame, self.segmenter.low_res_hw, *prompt)
         answer = self.segmenter.decode(embedding, checked.batch, multimask)
         frame = embedding.frame
         with torch.no_grad():
-            logits = self.model.postprocess_masks(answer.low_res, frame.input_hw, frame.original_hw)
+            logits = upscale_logits(answer.low_res, frame.side, frame.input_hw, frame.original_hw)
             masks = (logits if return_logits else logits > self.mask_threshold).cpu().numpy()
         if not return_logits and (self.max_hole_area > 0 or self.max_sprinkle_area > 0):
             flat = masks.reshape(-1, *masks.shape[-2:])
