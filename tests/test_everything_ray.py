@@ -59,6 +59,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = ray_processes()
     short = tempfile.mkdtemp(prefix="ray")  # Ray's socket names must fit into 107 bytes
     env = {**os.environ, "HOME": str(base), "RAY_TMPDIR": short, "PYTHONPATH": str(HERE)}
+    env["RAY_worker_niceness"] = "0"  # by default 15: others on a busy machine would stop it
     command = [sys.executable, str(HERE / "ray_run.py"), str(base)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
     try:
