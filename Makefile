@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test lint types bench clean
+.PHONY: help demo web web-tools web-test test lint types bench clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -22,6 +22,21 @@ $(STAMP): pyproject.toml | $(BIN)/python
 demo: $(VENV)/.runtime  ## install, click the cat, show where the picture is
 	@$(BIN)/anymask predict sample:cat --point 200,150 --point 420,150,- --output demo-output
 
+web/node_modules/.installed: web/package.json web/package-lock.json
+	cd web && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error
+	@touch $@
+
+web: web/node_modules/.installed  ## build the browser app into the package; needs Node 20.19 or later
+	cd web && npm run --silent build
+
+web-tools:  ## Chromium (and Node where there is none) from Debian's packages, for the app and its tests
+	@command -v chromium >/dev/null && command -v npm >/dev/null || apt-get update -qq
+	@command -v chromium >/dev/null || apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core
+	@command -v npm >/dev/null || apt-get install -y -qq --no-install-recommends nodejs npm
+
+web-test: web/node_modules/.installed  ## types and unit tests of the browser app
+	cd web && npm run --silent types && npm test
+
 test: $(STAMP)  ## the whole test suite
 	$(BIN)/python -m pytest
 
@@ -36,4 +51,4 @@ bench: $(STAMP)  ## every number of the README, ours beside the peer's
 	$(BIN)/python benchmarks/cli.py
 
 clean:  ## remove what was built here
-	rm -rf $(VENV) build dist demo-output .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist demo-output .pytest_cache .mypy_cache .ruff_cache web/node_modules src/anymask/server/static

@@ -74,7 +74,9 @@ def folder(tmp_path: Path) -> Path:
     png(tmp_path / "photo.png", disc())
     png(tmp_path / "other.png", disc(300, 420, 1))
     (tmp_path / "text.jpg").write_text("not a photo")
-    (tmp_path / "drawing.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'><script>alert(1)</script></svg>")
+    (tmp_path / "drawing.svg").write_text(
+        "<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'><script>alert(1)</script></svg>"
+    )
     (tmp_path / "page.html").write_text("<!doctype html><script>alert(1)</script>")
     (tmp_path / "empty.png").write_bytes(b"")
     whole = (tmp_path / "photo.png").read_bytes()
@@ -100,7 +102,11 @@ class Server:
     """`anymask serve` as a process of its own, on a free port."""
 
     def __init__(self, home: Path, *options: str, code: str | None = None) -> None:
-        command = [sys.executable, "-c", code] if code else [sys.executable, "-m", "anymask", "serve", "--port", "0", *options]
+        command = (
+            [sys.executable, "-c", code]
+            if code
+            else [sys.executable, "-m", "anymask", "serve", "--port", "0", *options]
+        )
         env = {**os.environ, "ANYMASK_HOME": str(home), "ANYMASK_OFFLINE": "1"}
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env, start_new_session=True)
         assert self.process.stdout is not None
@@ -168,7 +174,11 @@ def test_the_page_goes_on_without_its_server(name: str, built: None, home: Path,
 
 def test_exports_are_read_by_the_package(server: Server, folder: Path) -> None:
     printed = play("exports", server, folder)
-    files = {line.split()[1].split("-")[0]: folder / line.split(" ", 1)[1] for line in printed.splitlines() if line.startswith("download ")}
+    files = {
+        line.split()[1].split("-")[0]: folder / line.split(" ", 1)[1]
+        for line in printed.splitlines()
+        if line.startswith("download ")
+    }
     assert set(files) == {"coco", "coco_polygons", "yolo", "sa1b", "labelme", "mask", "cutout"}
     masks = folder / "masks"
     zipfile.ZipFile(files["mask"]).extractall(masks)

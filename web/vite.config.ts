@@ -10,6 +10,7 @@ const ORT_FILES = [
   "ort-wasm-simd-threaded.wasm",
   "ort-wasm-simd-threaded.asyncify.mjs",
   "ort-wasm-simd-threaded.asyncify.wasm",
+  "ort.wasm.min.mjs", // for benchmarks/browser.py, which runs bare graphs
 ];
 const OUT = resolve(__dirname, "../src/anymask/server/static");
 const ISOLATED = {

@@ -2,18 +2,8 @@
 
 import { readFileSync } from "node:fs";
 import { chromium } from "playwright-core";
+import { FLAGS } from "./flags.mjs";
 import { scenarios } from "./scenarios.mjs";
-
-export const FLAGS = [
-  "--headless",
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-  "--disable-quic",
-  "--no-first-run",
-];
 
 const [name, json] = process.argv.slice(2);
 const given = JSON.parse(json);

@@ -22,8 +22,6 @@ import {
 import { nextColour, type View } from "./view";
 
 const MOST_PHOTOS = 64;
-const SERVER_GRID = 32;
-const OWN_GRID = 16; // in the browser, where a point costs more
 
 export class Studio {
   readonly photos: Photo[] = [];
@@ -34,6 +32,8 @@ export class Studio {
   decodeMs: number | null = null;
   drawnMs: number | null = null;
   serverIsThere = true;
+  serverGrid = 32; // points a side of a search for everything
+  ownGrid = 16; // in the browser, where a point costs more
   onChange: () => void = () => {};
 
   private readonly model = new ModelClient();
@@ -474,12 +474,12 @@ export class Studio {
       try {
         const id = await this.uploaded(photo, signal);
         const masks = await api
-          .everything(id, SERVER_GRID, (part) => onProgress(part, label), signal)
+          .everything(id, this.serverGrid, (part) => onProgress(part, label), signal)
           .catch(async (error) => {
             if (!(error instanceof api.ServerError && error.status === 404)) throw error;
             photo.serverId = null; // it made room for others
             const again = await this.uploaded(photo, signal);
-            return api.everything(again, SERVER_GRID, (part) => onProgress(part, label), signal);
+            return api.everything(again, this.serverGrid, (part) => onProgress(part, label), signal);
           });
         const found: (Candidate & { pointXy: Xy | null })[] = [];
         for (const mask of masks) {
@@ -498,7 +498,7 @@ export class Studio {
     await this.encoded(photo);
     const automatic = this.info!.automatic;
     const thresholds: Thresholds = {
-      grid: OWN_GRID,
+      grid: this.ownGrid,
       predictedIou: automatic.pred_iou_thresh,
       stability: automatic.stability_score_thresh,
       stabilityOffset: automatic.stability_score_offset,
