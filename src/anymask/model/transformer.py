@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anymask.model.layers import MLPBlock
+from anymask.model.layers import MLPBlock, runs_eagerly_on_cpu
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Attention(nn.Module):
         p, t, c = q.shape
         q = self.split_heads(self.q_proj(q)) * self.scale  # (P, H, T, D)
         q = (q @ self.head_weight(self.k_proj)).reshape(p, -1, c)  # (P, H·T, C)
-        attention = (q @ keys_pe.transpose(1, 2)).softmax(dim=-1)  # (P, H·T, L)
+        attention = _product_t(q, keys_pe).softmax(dim=-1)  # (P, H·T, L)
         out = (attention @ keys).reshape(p, self.num_heads, t, c)
         out = out @ self.head_weight(self.v_proj).transpose(1, 2)  # (P, H, T, D)
         return self.out_proj(self.merge_heads(out) + self.v_proj.bias)
@@ -120,7 +120,7 @@ class Attention(nn.Module):
             assert keys_pe is not None
             bias = k @ self.q_proj.bias.reshape(self.num_heads, -1, 1)  # (P, H, T, 1)
             k = (k @ self.head_weight(self.q_proj)).reshape(p, -1, c)  # (P, H·T, C)
-            logits = k @ keys_pe.transpose(1, 2)  # (P, H·T, L)
+            logits = _product_t(k, keys_pe)  # (P, H·T, L)
             logits = (logits.reshape(p, self.num_heads, t, -1) + bias) * self.scale
         attention = logits.softmax(dim=2).reshape(p, self.num_heads * t, -1)
         v = self.split_heads(self.v_proj(v))  # (P, H, T, D)
@@ -128,6 +128,13 @@ class Attention(nn.Module):
         # every head's weights over the tokens add up to one, so its share of the bias can ride on the values
         v = (v @ out_weight + self.out_proj.bias / self.num_heads).reshape(p, -1, c)  # (P, H·T, C)
         return torch.baddbmm(keys.expand(p, -1, -1), attention.transpose(1, 2), v)
+
+
+def _product_t(x: Tensor, cells: Tensor) -> Tensor:
+    """x (P, N, C) times the transpose of cells (P, L, C): (P, N, L)."""
+    if runs_eagerly_on_cpu(x) and len(x) == 1:  # a plain product reads the cells as they lie; a batched one copies
+        return (x[0] @ cells[0].t()).unsqueeze(0)
+    return x @ cells.transpose(1, 2)
 
 
 class TwoWayAttentionBlock(nn.Module):

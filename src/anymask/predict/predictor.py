@@ -16,7 +16,7 @@ from anymask.core.images import read_image
 from anymask.core.masks import fill_holes_and_sprinkles, mask_to_logits
 from anymask.core.types import Embedding, PromptBatch
 from anymask.model.sam import Sam
-from anymask.model.upscale import upscale_logits
+from anymask.model.upscale import upscale_logits, upscale_masks
 from anymask.predict.embeddings import load_embedding, save_embedding
 from anymask.predict.prompts import check_prompts
 from anymask.predict.segmenter import TorchSegmenter
@@ -235,8 +235,7 @@ class SamPredictor:
         batch = PromptBatch(point_coords, point_labels, boxes, mask_input)
         answer = self.segmenter.decode(embedding, batch, multimask_output)
         frame = embedding.frame
-        masks = upscale_logits(answer.low_res, frame.side, frame.input_hw, frame.original_hw)
-        return masks if return_logits else masks > self.mask_threshold, answer.predicted_iou, answer.low_res
+        return self._upscale(answer.low_res, frame, return_logits), answer.predicted_iou, answer.low_res
 
     def mask_to_logits(self, mask: np.ndarray) -> np.ndarray:
         """A binary mask (H, W) of the photo that is set, as a `mask_input` (1, 4h, 4w)."""
@@ -247,16 +246,21 @@ class SamPredictor:
     ) -> Masks:
         checked = check_prompts(embedding.frame, self.segmenter.low_res_hw, *prompt)
         answer = self.segmenter.decode(embedding, checked.batch, multimask)
-        frame = embedding.frame
-        with torch.no_grad():
-            logits = upscale_logits(answer.low_res, frame.side, frame.input_hw, frame.original_hw)
-            masks = (logits if return_logits else logits > self.mask_threshold).cpu().numpy()
+        masks = self._upscale(answer.low_res, embedding.frame, return_logits).cpu().numpy()
         if not return_logits and (self.max_hole_area > 0 or self.max_sprinkle_area > 0):
             flat = masks.reshape(-1, *masks.shape[-2:])
             cleaned = fill_holes_and_sprinkles(flat, self.max_hole_area, self.max_sprinkle_area)
             masks = cleaned.reshape(masks.shape)
         outputs = (masks, answer.predicted_iou.cpu().numpy(), answer.low_res.cpu().numpy())
         return outputs if checked.batched else tuple(x[0] for x in outputs)
+
+    @torch.no_grad()
+    def _upscale(self, low_res: Tensor, frame: Frame, return_logits: bool) -> Tensor:
+        """Masks (P, M, H, W), or their logits."""
+        geometry = (frame.side, frame.input_hw, frame.original_hw)
+        if return_logits:
+            return upscale_logits(low_res, *geometry)
+        return upscale_masks(low_res, *geometry, self.mask_threshold)
 
     def _one(self) -> Embedding:
         if not self._embeddings:
