@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from anymask.cli.data import app as data_app
+
 if TYPE_CHECKING:
     from anymask.evaluate.contract import Task
 
@@ -68,7 +70,9 @@ def edges(
 
 @app.command("points", no_args_is_help=True)
 def points(
-    data: Annotated[list[Path], typer.Option(help="Photos with masks, in any layout. May repeat.")],
+    data: Annotated[
+        list[Path], typer.Option(help="Photos with masks in any layout, or set:FOLDER such as cityscapes:/data/cs.")
+    ],
     method: Annotated[
         str, typer.Option(help="`model`, `grabcut`, `felzenszwalb`, `slic`, `random_walker`, or `folder:RECORDS`.")
     ] = "model",
@@ -98,6 +102,100 @@ def points(
     protocol = with_overrides(PointProtocol(), override)
     choice = ModelChoice(model, device, precision)
     run(Points(data, method, protocol, choice, max_photos, domains()), out, json_file, workers, strict)
+
+
+@app.command("proposals", no_args_is_help=True)
+def proposals(
+    truth: Annotated[Path, typer.Option(help="COCO or LVIS JSON.")],
+    images: Annotated[Path | None, typer.Option(help="Folder of the photos, where it is not beside the JSON.")] = None,
+    method: Annotated[str, typer.Option(help="`model`, or `results:FILE`: masks with scores of any tool.")] = "model",
+    model: Model = "lite",
+    precision: Precision = "auto",
+    device: Device = "cpu",
+    out: Out = None,
+    json_file: Json = None,
+    workers: Workers = 1,
+    max_photos: MaxPhotos = None,
+    override: Set = [],  # noqa: B006
+    strict: Strict = False,
+) -> None:
+    """How many annotated objects are among the masks of everything: AR@10, 100, 1000 by size and frequency.
+
+    **Example**
+
+    `anymask evaluate proposals --truth lvis_v1_val.json --images coco/ --out proposals --workers 2`
+    """
+    from anymask.evaluate.models import ModelChoice
+    from anymask.evaluate.overrides import with_overrides
+    from anymask.evaluate.proposals import ProposalProtocol, Proposals
+
+    protocol = with_overrides(ProposalProtocol(), override)
+    task = Proposals(truth, images, method, protocol, ModelChoice(model, device, precision), max_photos)
+    run(task, out, json_file, workers, strict)
+
+
+@app.command("instances", no_args_is_help=True)
+def instances(
+    truth: Annotated[Path, typer.Option(help="COCO or LVIS JSON.")],
+    boxes: Annotated[Path, typer.Option(help="A detector's results, COCO's JSON list.")],
+    images: Annotated[Path | None, typer.Option(help="Folder of the photos, where it is not beside the JSON.")] = None,
+    model: Model = "lite",
+    precision: Precision = "auto",
+    device: Device = "cpu",
+    out: Out = None,
+    json_file: Json = None,
+    workers: Workers = 1,
+    max_photos: MaxPhotos = None,
+    override: Set = [],  # noqa: B006
+    strict: Strict = False,
+) -> None:
+    """Masks for a detector's boxes: mask, box and boundary AP by COCO's or LVIS's rules.
+
+    **Example**
+
+    `anymask evaluate instances --truth instances_val2017.json --boxes detections.json --images val2017 --out instances`
+    """
+    from anymask.evaluate.instances import InstanceProtocol, Instances
+    from anymask.evaluate.models import ModelChoice
+    from anymask.evaluate.overrides import with_overrides
+
+    protocol = with_overrides(InstanceProtocol(), override)
+    choice = ModelChoice(model, device, precision)
+    run(Instances(truth, boxes, images, "model", protocol, choice, max_photos), out, json_file, workers, strict)
+
+
+@data_app.command("prepare", no_args_is_help=True)
+def prepare(
+    name: Annotated[str, typer.Argument(help="A set of the paper's 23, such as `cityscapes`; `all` lists them.")],
+    root: Annotated[Path | None, typer.Option(help="Where its archives are unpacked.")] = None,
+) -> None:
+    """Check a downloaded data set of the point-to-mask evaluation, and say exactly what is missing.
+
+    **Example**
+
+    `anymask data prepare cityscapes --root /data/cityscapes`
+    """
+    from anymask.core.errors import OptionError
+    from anymask.evaluate.datasets import SETS, prepare
+
+    if name == "all":
+        for entry in SETS:
+            layout = "; ".join(glob for glob, _ in entry.files) or "any layout of `anymask data check`"
+            print(f"{entry.name:13}{entry.domain:29}{entry.num_images:6,} photos{entry.num_masks:7,} masks  {layout}")
+        return
+    if root is None:
+        raise OptionError(f"--root says where {name} is unpacked.")
+    found = prepare(name, root)
+    print(f"{found.entry.title}, {found.entry.split}: {found.num_images:,} photos, {found.num_masks:,} masks")
+    for line in found.missing:
+        print(f"  missing: {line}")
+    for line in found.problems[:20]:
+        print(f"  problem: {line}")
+    if len(found.problems) > 20:
+        print(f"  … and {len(found.problems) - 20} more")
+    if not found.ready:
+        raise typer.Exit(1)
+    print(f"ready: anymask evaluate points --data {name}:{root}")
 
 
 def run(task: Task, out: Path | None, json_file: Path | None, workers: int, strict: bool) -> None:

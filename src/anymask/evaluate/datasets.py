@@ -118,6 +118,10 @@ _NUCLEI = (
     ("stage1_train/*/masks/*.png", "masks of stage1_train.zip, one file for each nucleus"),
 )
 _LVIS = (("lvis_v0.5_val.json", "annotations, lvis_v0.5_val.json.zip"), ("val2017/*.jpg", "photos of COCO val2017"))
+_TRASH = (
+    ("instance_version/instances_train_trashcan.json", "annotations of the instance version"),
+    ("instance_version/train/*.jpg", "photos of the instance version's train split"),
+)
 SETS = (
     SetEntry("ppdls", "PPDLS", "plants", "all", 182, 2347, 46.9),
     SetEntry("bbbc038v1", "BBBC038v1", "microscopy", "train", 227, 10506, 44.7, _NUCLEI, read_bbbc038),
@@ -140,7 +144,17 @@ SETS = (
     SetEntry("cityscapes", "Cityscapes", "driving", "val", 293, 9973, -2.0, _CITY, read_cityscapes),
     SetEntry("pidray", "PIDray", "X-ray", "test hard", 3733, 8892, -5.8),
     SetEntry("dram", "DRAM", "paintings", "test", 718, 1179, -6.5),
-    SetEntry("trashcan", "TrashCan", "underwater trash", "train, instances", 5936, 9540, -15.0),
+    SetEntry(
+        "trashcan",
+        "TrashCan",
+        "underwater trash",
+        "train, instances",
+        5936,
+        9540,
+        -15.0,
+        _TRASH,
+        _coco("instance_version/instances_train_trashcan.json", "instance_version/train", "trashcan"),
+    ),
     SetEntry("gtea", "GTEA", "egocentric", "train, hands", 652, 1208, -21.4),
 )
 
@@ -184,6 +198,14 @@ def read_set(name: str, root: Path, problems: Problems | None = None) -> Iterato
         return entry.read(Path(root), problems)
     photos = open_dataset(root, problems=problems)
     return (Photo(p.name, entry.name, p.encoded, p.hw, p.rles, p.labels) for p in photos)
+
+
+def open_named(path: Path, problems: Problems | None = None) -> Iterator[Photo]:
+    """Photos of `name:root` (a set of SETS in its owners' layout), or of a path in any layout of `open_dataset`."""
+    name, colon, root = str(path).partition(":")
+    if colon and not Path(path).exists():
+        return read_set(name, Path(root), problems)
+    return open_dataset(path, problems=problems)
 
 
 def prepare(name: str, root: Path) -> Readiness:

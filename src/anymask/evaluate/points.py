@@ -15,9 +15,10 @@ from anymask.core.errors import InputError
 from anymask.core.images import read_image
 from anymask.core.masks import mask_boxes
 from anymask.core.types import Embedding, PromptBatch, Segmenter
-from anymask.data.readers import Photo, Problems, open_dataset
+from anymask.data.readers import Photo, Problems
 from anymask.evaluate.click_methods import Clicks, click_method, method_rounds
 from anymask.evaluate.contract import Case, Curve, Plot, Table, Task
+from anymask.evaluate.datasets import open_named
 from anymask.evaluate.interactive import ClickRounds, candidate_ious, click_rounds, clicks_to_reach
 from anymask.evaluate.metrics import iou_of_candidates
 from anymask.evaluate.models import ModelChoice
@@ -50,7 +51,7 @@ class PointProtocol:
 
 @dataclass
 class Points(Task):
-    """Clicks every mask of every photo of `data` (any layout; a set's name is its photos' `source`)."""
+    """Clicks every mask of every photo of `data`: paths in any layout, or `name:root` of a known set."""
 
     data: list[Path]
     method: str = "model"
@@ -65,7 +66,7 @@ class Points(Task):
         problems = Problems()
         sets: dict[str, list[Photo]] = {}
         for path in self.data:
-            for photo in open_dataset(path, problems=problems):
+            for photo in open_named(path, problems):
                 sets.setdefault(photo.source, []).append(photo)
         self.problems[:] = [f"{p.file}: {p.kind}: {p.message}" for p in problems.found]
         found = []
