@@ -164,6 +164,33 @@ def instances(
     run(Instances(truth, boxes, images, "model", protocol, choice, max_photos), out, json_file, workers, strict)
 
 
+@app.command("fairness", no_args_is_help=True)
+def fairness(
+    data: Annotated[list[Path], typer.Option(help="Photos with masks in any layout. May repeat.")],
+    attributes: Annotated[Path, typer.Option(help="CSV: photo, mask (from 0), and a column for each attribute.")],
+    model: Model = "lite",
+    precision: Precision = "auto",
+    device: Device = "cpu",
+    out: Out = None,
+    json_file: Json = None,
+    workers: Workers = 1,
+    override: Set = [],  # noqa: B006
+    strict: Strict = False,
+) -> None:
+    """Mean IoU by group at 1 and 3 random points, with bootstrap intervals, beside the published tables.
+
+    **Example**
+
+    `anymask evaluate fairness --data people/ --attributes people.csv --out fairness`
+    """
+    from anymask.evaluate.fairness import Fairness, FairnessProtocol
+    from anymask.evaluate.models import ModelChoice
+    from anymask.evaluate.overrides import with_overrides
+
+    protocol = with_overrides(FairnessProtocol(), override)
+    run(Fairness(data, attributes, protocol, ModelChoice(model, device, precision)), out, json_file, workers, strict)
+
+
 @data_app.command("prepare", no_args_is_help=True)
 def prepare(
     name: Annotated[str, typer.Argument(help="A set of the paper's 23, such as `cityscapes`; `all` lists them.")],
