@@ -62,7 +62,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         data: dict[str, Any] = json.loads(path.read_text())
         known = {f.name for f in fields(Manifest)}
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known}
         manifest = Manifest(**values)
     except (ValueError, TypeError, AttributeError) as error:
         raise ExportError(f"{path} is broken ({error}); {hint}") from error
