@@ -4,11 +4,13 @@ last good checkpoint stays whole."""
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -16,11 +18,14 @@ import torch
 from train_data import write_discs
 from train_worker import train
 
-from anymask.core.errors import CheckpointError, OptionError
+from anymask.cli.train import train as train_command
+from anymask.core.errors import CheckpointError, ImageError, InputError, OptionError
 from anymask.data.readers import read_shards
+from anymask.data.shards import write_shard
 from anymask.train.changes import FIXED, FREE, check_unchanged, stored_form
 from anymask.train.config import Phase, TrainConfig, load_config
 from anymask.train.loop import Trainer, TrainingError
+from anymask.train.photo_rounds import check_finite
 
 RECIPE = """
 model: lite
@@ -130,6 +135,10 @@ def test_a_loss_that_is_not_a_number_names_the_photo(recipe: Path, data: Path, t
         trainer.sam.mask_decoder.output_upscaling[0].bias.fill_(float("nan"))
     with pytest.raises(TrainingError, match=rf"photo '{name}' is nan.*last checkpoint is intact"):
         trainer.train_step(batches, phase)
+    trainer.config.loader_workers, trainer.train_step = 1, lambda *_: check_finite(torch.tensor(torch.inf), name)
+    with pytest.raises(TrainingError, match="is inf"):
+        trainer.run()
+    assert not multiprocessing.active_children()  # no loader is left to wait for
     assert (tmp_path / "run" / "state.pt").read_bytes() == good
 
 
@@ -164,3 +173,28 @@ def test_sigterm_saves_and_leaves(recipe: Path, data: Path, tmp_path: Path) -> N
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     assert trainer.step == 1 and torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 1
+
+
+def test_a_broken_photo_is_named_plainly(recipe: Path, data: Path, tmp_path: Path) -> None:
+    """Also where another process loads; the checkpoint before is kept."""
+    train(recipe, data, tmp_path / "run", 1, [])
+    good = (tmp_path / "run" / "state.pt").read_bytes()
+    photos = read_shards([data])
+    broken = [replace(photo, encoded=photo.encoded[:60]) for photo in photos]  # the header, and nothing else
+    trainer = Trainer(load_config(recipe, ["loader_workers=1"]), broken, tmp_path / "run")
+    with pytest.raises(ImageError) as error:
+        trainer.run()
+    assert not multiprocessing.active_children()
+    assert re.fullmatch(r"discs[^/]*/d\d: the photo cannot be decoded; it is broken\.", str(error.value))
+    assert (tmp_path / "run" / "state.pt").read_bytes() == good
+
+
+def test_no_data_is_said_at_once(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="no data: give --data"):
+        train_command(config="finetune", data=[], out=tmp_path, override=[])
+    unmasked = replace(read_shards([write_discs(tmp_path / "data")])[0], rles=[])
+    write_shard([unmasked], tmp_path / "unmasked" / "x-000.tar")
+    with pytest.raises(InputError, match=r"none of the 1 photos in .* has a mask"):
+        train_command(config="finetune", data=[tmp_path / "unmasked"], out=tmp_path, override=[])
+    with pytest.raises(OptionError, match="Did you mean 'freeze'"):
+        train_command(config="finetune", data=[tmp_path / "data"], out=tmp_path, override=["freze=[]"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,8 @@ class Trainer:
             journal.forget_after(self.step)
         curves = Curves(self.out / "curves", self.step, wanted=first and self.config.curves)
         waiting = time.perf_counter()
-        with progress(self.step, end, quiet=not first) as show:
-            for batches, phase in feed.steps(self.step, end):
+        with closing(feed.steps(self.step, end)) as steps, progress(self.step, end, quiet=not first) as show:
+            for batches, phase in steps:
                 began = time.perf_counter()
                 result = self.train_step(batches, phase)
                 seconds = {"wait_s": round(began - waiting, 4), "step_s": round(time.perf_counter() - began, 4)}
