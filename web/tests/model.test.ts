@@ -66,6 +66,12 @@ describe("tidying", () => {
       if (i !== 14 * 16 + 14 && i !== 5 * 16 + 5) expect(logits[i]).toBe(v);
     });
   });
+  it("a hole in a speck goes with the speck", () => {
+    const logits = square(16, 8, 8, 15, 15);
+    for (const [x, y] of [[1, 1], [2, 1], [3, 1], [1, 2], [3, 2], [1, 3], [2, 3], [3, 3]]) logits[y * 16 + x] = 2;
+    tidy(logits, 16, 20);
+    expect(logits.filter((v) => v > 0).length).toBe(64);
+  });
   it("keeps the largest island however small", () => {
     const logits = square(16, 3, 3, 3, 3);
     expect(tidy(logits, 16, 5)[3 * 16 + 3]).toBe(4);

@@ -48,6 +48,7 @@ async def everything(request: Request, photo_id: PathId, body: Everything) -> St
         for name in ("pred_iou_thresh", "stability_score_thresh", "box_nms_thresh")
         if (value := getattr(body, name)) is not None
     }
+    given["min_mask_region_area"] = body.min_mask_region_area
     options = AutomaticOptions.of(studio.preset, points_per_side=body.points_per_side, **given)
     events = studio.everything(studio.sessions.get(photo_id), options)
     first = await anext(events)  # before the status is sent: a full server still answers 503

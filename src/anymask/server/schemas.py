@@ -138,6 +138,7 @@ class Everything(Wire):
     pred_iou_thresh: Share | None = None
     stability_score_thresh: Share | None = None
     box_nms_thresh: Share | None = None
+    min_mask_region_area: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] = 0
     max_masks: Annotated[int, Field(ge=1, le=MAX_OBJECTS)] = 500
 
 

@@ -14,6 +14,7 @@ from anymask.core.masks import mask_to_logits
 from anymask.core.rle import area, decode_one, to_bbox_xywh
 from anymask.core.types import Embedding, MaskBatch, PromptBatch, Segmenter
 from anymask.predict.candidates import CropMasks
+from anymask.predict.cleanup import clean
 from anymask.predict.crops import Crop
 from anymask.predict.focus import Focus
 from anymask.predict.grid import build_point_grid
@@ -117,17 +118,21 @@ def everything(
         return on_points(done, len(points))
 
     masks = CropMasks(segmenter, embedding, Crop((0, 0, hw[1], hw[0]), 0), hw, options, Focus.of(hw, None, None, None))
-    return [
-        {
-            "segmentation": c.rle,
-            "area": c.num_px,
-            "bbox": to_bbox_xywh(c.rle or {}),
-            "predicted_iou": c.predicted_iou,
-            "stability_score": c.stability,
-            "point_coords": [list(c.point_xy)],
-        }
-        for c in masks.find(points, should_stop)
-    ]
+    records = []
+    for c in masks.find(points, should_stop):
+        assert c.rle is not None
+        cleaned = clean(c.rle, options.min_mask_region_area, False).rle if options.min_mask_region_area > 0 else c.rle
+        records.append(
+            {
+                "segmentation": cleaned,
+                "area": area(cleaned),
+                "bbox": to_bbox_xywh(cleaned),
+                "predicted_iou": c.predicted_iou,
+                "stability_score": c.stability,
+                "point_coords": [list(c.point_xy)],
+            }
+        )
+    return records
 
 
 def low_res_hw(embedding: Embedding) -> tuple[int, int]:

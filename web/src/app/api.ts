@@ -67,13 +67,14 @@ export async function embedding(id: string, signal?: AbortSignal): Promise<Array
 export async function everything(
   id: string,
   pointsPerSide: number,
+  leastRegionPx: number,
   onProgress: (part: number) => void,
   signal: AbortSignal,
 ): Promise<ServerMask[]> {
   const response = await ask(`/api/images/${id}/everything`, {
     method: "POST",
     headers: { "content-type": "application/json" },
-    body: JSON.stringify({ points_per_side: pointsPerSide }),
+    body: JSON.stringify({ points_per_side: pointsPerSide, min_mask_region_area: leastRegionPx }),
     signal,
   });
   const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();

@@ -3,6 +3,7 @@
 import { ringsArea, type Rings } from "../core/contours";
 import type { Xy, Xyxy } from "../core/geometry";
 import { type Base, contains, outlineRings, type Shape, type Stroke, toPrompt } from "../core/shape";
+import { LEAST_CELLS } from "../core/tidy";
 import { ModelClient } from "../model/client";
 import type { Decoded, Loaded, ModelInfo, Prompt, Thresholds } from "../model/protocol";
 import * as api from "./api";
@@ -446,6 +447,7 @@ export class Studio {
           toast(search.signal.aborted ? "Stopped." : "Nothing was found. Try clicking on the objects instead.");
           return;
         }
+        found.sort((a, b) => ringsArea(b.rings) - ringsArea(a.rings));
         const items = [...photo.scene.items];
         for (const { base, rings, predictedIou, pointXy } of found) {
           const id = photo.nextId++;
@@ -473,13 +475,14 @@ export class Studio {
     if (this.serverIsThere) {
       try {
         const id = await this.uploaded(photo, signal);
+        const least = Math.round((LEAST_CELLS * photo.width * photo.height) / this.cells() ** 2);
         const masks = await api
-          .everything(id, this.serverGrid, (part) => onProgress(part, label), signal)
+          .everything(id, this.serverGrid, least, (part) => onProgress(part, label), signal)
           .catch(async (error) => {
             if (!(error instanceof api.ServerError && error.status === 404)) throw error;
             photo.serverId = null; // it made room for others
             const again = await this.uploaded(photo, signal);
-            return api.everything(again, this.serverGrid, (part) => onProgress(part, label), signal);
+            return api.everything(again, this.serverGrid, least, (part) => onProgress(part, label), signal);
           });
         const found: (Candidate & { pointXy: Xy | null })[] = [];
         for (const mask of masks) {

@@ -217,7 +217,8 @@ export class View {
   }
 
   private paintItem(item: Item, isSelected: boolean, isDimmed: boolean): void {
-    const alpha = isSelected ? 0.5 : isDimmed ? 0.22 : 0.38;
+    const isCrowded = (this.photo?.scene.items.length ?? 0) > 6;
+    const alpha = isSelected ? 0.5 : isDimmed ? 0.16 : isCrowded ? 0.28 : 0.38;
     this.paintRings(
       item.rings,
       colourOf(item.colour, alpha),

@@ -2,44 +2,43 @@
 
 /** Smallest island or hole kept, in cells of the logits (0.06 % of the model's square at 256×256). */
 export const LEAST_CELLS = 40;
+const LEVEL = 0.05; // of cells that were turned over, at least
 
-/** Turn islands and holes under `least` cells over, in place; the largest island always stays. */
+/** Turn islands, then holes under `least` cells over, in place; the largest island always stays. */
 export function tidy(logits: Float32Array, cells: number, least = LEAST_CELLS): Float32Array {
-  const label = new Int32Array(logits.length);
-  const sizes = [0];
-  const inside = [false];
-  const stack = new Int32Array(logits.length);
-  let largest = 0;
-  for (let start = 0; start < logits.length; start++) {
-    if (label[start]) continue;
-    const is = logits[start] > 0;
-    const id = sizes.length;
-    let top = 0;
-    let size = 0;
-    stack[top++] = start;
-    label[start] = id;
-    while (top) {
-      const at = stack[--top];
-      size++;
-      const x = at % cells;
-      const visit = (to: number): void => {
-        if (!label[to] && logits[to] > 0 === is) {
-          label[to] = id;
-          stack[top++] = to;
-        }
-      };
-      if (x > 0) visit(at - 1);
-      if (x < cells - 1) visit(at + 1);
-      if (at >= cells) visit(at - cells);
-      if (at < logits.length - cells) visit(at + cells);
-    }
-    sizes.push(size);
-    inside.push(is);
-    if (is && size > (largest ? sizes[largest] : 0)) largest = id;
-  }
-  for (let i = 0; i < logits.length; i++) {
-    const id = label[i];
-    if (sizes[id] < least && id !== largest) logits[i] = inside[id] ? Math.min(-logits[i], -0.05) : Math.max(-logits[i], 0.05);
-  }
+  turnSmall(logits, cells, least, true); // first, so that a hole in a speck goes with it
+  turnSmall(logits, cells, least, false);
   return logits;
+}
+
+function turnSmall(logits: Float32Array, cells: number, least: number, islands: boolean): void {
+  const seen = new Uint8Array(logits.length);
+  const region = new Int32Array(logits.length); // of the region in hand: filled from the front
+  const small: Int32Array[] = [];
+  let largest = 0; // cells of the largest region of this kind
+  for (let start = 0; start < logits.length; start++) {
+    if (seen[start] || logits[start] > 0 !== islands) continue;
+    let size = 0;
+    region[size++] = start;
+    seen[start] = 1;
+    for (let next = 0; next < size; next++) {
+      const at = region[next];
+      const x = at % cells;
+      for (const to of [x > 0 ? at - 1 : -1, x < cells - 1 ? at + 1 : -1, at - cells, at + cells]) {
+        if (to < 0 || to >= logits.length || seen[to] || logits[to] > 0 !== islands) continue;
+        seen[to] = 1;
+        region[size++] = to;
+      }
+    }
+    largest = Math.max(largest, size);
+    if (size < least) small.push(region.slice(0, size));
+  }
+  let keepsOne = islands && largest < least;
+  for (const cellsOf of small) {
+    if (keepsOne && cellsOf.length === largest) {
+      keepsOne = false;
+      continue;
+    }
+    for (const at of cellsOf) logits[at] = islands ? Math.min(-logits[at], -LEVEL) : Math.max(-logits[at], LEVEL);
+  }
 }
