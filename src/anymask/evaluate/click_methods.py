@@ -84,13 +84,13 @@ class GrabCut:
 
     def __call__(self, prompt: Clicks) -> np.ndarray:
         """One mask (1, H, W)."""
-        labels = np.full(self._image.shape[:2], cv2.GC_PR_BGD, np.uint8)
+        labels: Any = np.full(self._image.shape[:2], cv2.GC_PR_BGD, np.uint8)
         if prompt.box_xyxy is not None:
             x0, y0, x1, y1 = prompt.box_xyxy
             labels[:] = cv2.GC_BGD
             labels[y0 : y1 + 1, x0 : x1 + 1] = cv2.GC_PR_FGD
         else:
-            near = int(0.1 * np.hypot(*labels.shape))
+            near = int(0.1 * np.hypot(labels.shape[0], labels.shape[1]))
             for (x, y), kind in zip(prompt.points_xy, prompt.labels):
                 if kind:
                     cv2.circle(labels, (int(x), int(y)), near, cv2.GC_PR_FGD, -1)
@@ -103,7 +103,8 @@ class GrabCut:
             return probable[None]
         models = np.zeros((1, 65)), np.zeros((1, 65))
         cv2.setRNGSeed(0)
-        cv2.grabCut(self._image, labels, None, *models, 5, cv2.GC_INIT_WITH_MASK)
+        nowhere: Any = None  # the box; the labels say it all
+        cv2.grabCut(self._image, labels, nowhere, models[0], models[1], 5, cv2.GC_INIT_WITH_MASK)
         return ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD))[None]
 
 

@@ -117,7 +117,7 @@ class _NumpyOfItsTime:
         return getattr(np, name)
 
 
-class BoundaryEval(COCOeval):
+class BoundaryEval(COCOeval):  # type: ignore[misc]
     """COCO's evaluation with the smaller of mask IoU and rim IoU."""
 
     def computeIoU(self, imgId: int, catId: int) -> Any:  # noqa: N802, N803 (pycocotools' names)

@@ -79,7 +79,7 @@ def sobel_magnitude(values: np.ndarray) -> np.ndarray:
     """Length of the Sobel gradient of (H, W) float32; the border repeats its pixels."""
     dx = cv2.Sobel(values, cv2.CV_32F, 1, 0, borderType=cv2.BORDER_REPLICATE)
     dy = cv2.Sobel(values, cv2.CV_32F, 0, 1, borderType=cv2.BORDER_REPLICATE)
-    return cv2.magnitude(dx, dy)
+    return np.asarray(cv2.magnitude(dx, dy))
 
 
 def rescale(edges: np.ndarray) -> np.ndarray:
@@ -147,7 +147,7 @@ def felzenszwalb_edges(image: np.ndarray, num_scales: int = 12) -> np.ndarray:
 
     scales = np.geomspace(50, 5000, num_scales)
     maps = [boundary_of_labels(felzenszwalb(image, scale=s, sigma=0.8, min_size=50)) for s in scales]
-    return np.mean(maps, axis=0, dtype=np.float32)
+    return np.asarray(np.mean(maps, axis=0, dtype=np.float32))
 
 
 def read_edge_map(path: Path) -> np.ndarray:
@@ -162,7 +162,7 @@ def read_edge_map(path: Path) -> np.ndarray:
         values = values[..., 0]
     if values.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path} is of type {values.dtype}; an edge map is PNG of 8 or 16 bits.")
-    return values / float(np.iinfo(values.dtype).max)
+    return np.asarray(values / (255.0 if values.dtype == np.uint8 else 65535.0))
 
 
 def edge_method(name: str, segmenter: Callable[[], Segmenter], options: MaskEdges) -> EdgeMethod:

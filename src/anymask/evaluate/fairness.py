@@ -80,7 +80,8 @@ class Fairness(Task):
         if self.protocol.published not in PUBLISHED:
             raise OptionError(f"published is {' or '.join(PUBLISHED)}, got {self.protocol.published!r}.")
         _, rows = read_attributes(self.attributes)
-        problems, photos = Problems(), {}
+        problems = Problems()
+        photos: dict[str, Photo] = {}
         for path in self.data:
             photos |= {photo.name: photo for photo in open_named(path, problems)}
         self.problems[:] = [f"{p.file}: {p.kind}: {p.message}" for p in problems.found]

@@ -28,7 +28,7 @@ def with_overrides(protocol: P, overrides: Sequence[str]) -> P:
         result: Any = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise OptionError(f"--set {' '.join(overrides)}: {str(error).splitlines()[0]}") from error
-    return result  # type: ignore[no-any-return]
+    return result
 
 
 def _keys(protocol: Any, prefix: str = "") -> list[str]:

@@ -199,8 +199,8 @@ class Points(Task):
     def _method_boxes(self, method: Any, truth: np.ndarray) -> np.ndarray:
         none = np.zeros((0, 2)), np.zeros(0)
         result = []
-        for mask, box in zip(truth, mask_boxes(truth)):
-            ious = iou_of_candidates(method(Clicks(*none, tuple(int(v) for v in box)))[None], mask[None])[0]
+        for mask, (x0, y0, x1, y1) in zip(truth, mask_boxes(truth).tolist()):
+            ious = iou_of_candidates(method(Clicks(*none, (x0, y0, x1, y1)))[None], mask[None])[0]
             result.append((ious.max(), ious[0]))
         return np.array(result)
 
