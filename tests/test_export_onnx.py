@@ -17,7 +17,7 @@ import anymask.export.artefacts as artefacts
 from anymask.core.errors import ExportError, OptionError
 from anymask.core.types import PromptBatch
 from anymask.export.merge import chain
-from anymask.export.onnx import DecoderOptions, upsample_graph
+from anymask.export.onnx import DecoderOptions, select_graph, upsample_graph
 from anymask.export.parity import compare, mask_ious, plain_photos
 from anymask.model.presets import build_sam
 from anymask.model.sam import Sam
@@ -31,9 +31,9 @@ GOLDEN = json.loads((Path(__file__).parent / "golden" / "geometry.json").read_te
 
 @pytest.fixture(scope="module")
 def sam() -> Sam:
-    """A lite of 64 pixels with random weights: every shape small, every part there."""
+    """A lite of 64 pixels with random weights and one decoder layer, as tracing takes its time."""
     torch.manual_seed(5)
-    sam = build_sam("lite", image_size=64)
+    sam = build_sam("lite", image_size=64, decoder_depth=1)
     for parameter in sam.parameters():
         parameter.data += 0.02 * torch.randn_like(parameter)
     return sam
@@ -162,7 +162,7 @@ def test_an_export_of_another_model_is_refused_with_numbers(
 
     monkeypatch.setattr(artefacts, "_write_onnx", wrong)
     torch.manual_seed(9)
-    other = build_sam("lite", image_size=64)
+    other = build_sam("lite", image_size=64, decoder_depth=1)
     with pytest.raises(ExportError, match=r"not written.*mask IoU 0\.\d+.*Expected mask IoU at least 0\.999"):
         artefacts.export_folder(other, "lite", tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -203,37 +203,35 @@ def test_parity_sees_a_difference(sam: Sam) -> None:
 # --- the official decoder file --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("single", [True, False], ids=["single", "four"])
-def test_decoder_file_equals_the_official_export(single: bool, tmp_path: Path) -> None:
-    """With our weights in `segment_anything`'s decoder around a stub encoder, their module and our file agree."""
-    from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
+class Official(torch.nn.Module):
+    """`segment_anything`'s prompt encoder and decoder with our weights, around no encoder."""
+
+    mask_threshold = 0.0
+
+    def __init__(self, sam: Sam) -> None:
+        from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
+
+        super().__init__()
+        self.prompt_encoder = PromptEncoder(256, (8, 8), (64, 64), 16)
+        transformer = TwoWayTransformer(depth=1, embedding_dim=256, mlp_dim=2048, num_heads=8)
+        self.mask_decoder = MaskDecoder(transformer_dim=256, transformer=transformer)
+        self.image_encoder = type("Encoder", (torch.nn.Module,), {"img_size": 64})()
+        self.prompt_encoder.load_state_dict(sam.prompt_encoder.state_dict())
+        self.mask_decoder.load_state_dict(sam.mask_decoder.state_dict())
+
+
+def test_decoder_file_equals_the_official_export(sam: Sam, tmp_path: Path) -> None:
     from segment_anything.utils.onnx import SamOnnxModel
 
-    torch.manual_seed(3)
-    sam = build_sam("lite", image_size=64)
-
-    class Official(torch.nn.Module):
-        mask_threshold = 0.0
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.prompt_encoder = PromptEncoder(256, (8, 8), (64, 64), 16)
-            transformer = TwoWayTransformer(depth=2, embedding_dim=256, mlp_dim=2048, num_heads=8)
-            self.mask_decoder = MaskDecoder(transformer_dim=256, transformer=transformer)
-            self.image_encoder = type("Encoder", (torch.nn.Module,), {"img_size": 64})()
-
-    official = Official().eval()
-    official.prompt_encoder.load_state_dict(sam.prompt_encoder.state_dict())
-    official.mask_decoder.load_state_dict(sam.mask_decoder.state_dict())
-    peer = SamOnnxModel(official, single, return_extra_metrics=not single)  # type: ignore[arg-type]
+    peer = SamOnnxModel(Official(sam).eval(), False, return_extra_metrics=True)  # type: ignore[arg-type]
     path = tmp_path / "decoder.onnx"
-    artefacts.export_decoder(sam, "lite", path, DecoderOptions(single, return_extra_metrics=not single))
+    artefacts.export_decoder(sam, "lite", path, DecoderOptions(return_extra_metrics=True))
     session = onnxruntime.InferenceSession(path)
     assert [i.name for i in session.get_inputs()] == [
         "image_embeddings", "point_coords", "point_labels", "mask_input", "has_mask_input", "orig_im_size",
     ]  # fmt: skip
-    metrics = [] if single else ["stability_scores", "areas"]
-    assert [o.name for o in session.get_outputs()] == ["masks", "iou_predictions", *metrics, "low_res_masks"]
+    names = ["masks", "iou_predictions", "stability_scores", "areas", "low_res_masks"]
+    assert [o.name for o in session.get_outputs()] == names
     assert {p.key for p in onnx.load(path).metadata_props} >= {"model", "image_size", "mean", "std", "weights_sha256"}
     generator = torch.Generator().manual_seed(0)
     for num_slots, has_mask, size in ((1, 0, (30, 41)), (2, 1, (64, 64)), (3, 0, (90, 57)), (5, 1, (200, 20))):
@@ -248,11 +246,37 @@ def test_decoder_file_equals_the_official_export(single: bool, tmp_path: Path) -
         with torch.no_grad():
             expected = peer(**feeds)
         answers = session.run(None, {name: value.numpy() for name, value in feeds.items()})
-        for name, theirs, ours in zip([o.name for o in session.get_outputs()], expected, answers, strict=True):
+        for name, theirs, ours in zip(names, expected, answers, strict=True):
             assert tuple(theirs.shape) == ours.shape
             # a logit within rounding of the threshold may fall on either side
             loose = {"areas": 3.0, "stability_scores": 0.01}.get(name, 0.0)
             np.testing.assert_allclose(ours, theirs, atol=loose + 1e-4 * float(theirs.abs().nan_to_num().max()) + 1e-6)
+
+
+@pytest.mark.parametrize("stability", [False, True], ids=["predicted IoU", "stability"])
+def test_the_best_mask_is_the_officials(sam: Sam, stability: bool) -> None:
+    """Also for a batch of prompts, and for one slot, two, three, and many."""
+    from segment_anything.utils.amg import calculate_stability_score
+    from segment_anything.utils.onnx import SamOnnxModel
+
+    model = onnx.helper.make_model(
+        select_graph(sam, DecoderOptions(True, stability)),
+        opset_imports=[onnx.helper.make_opsetid("", 18)],
+        ir_version=10,
+    )
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    peer = SamOnnxModel(Official(sam), True)  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(2)
+    for num_prompts, num_slots in ((1, 1), (5, 2), (5, 3), (2, 9)):
+        masks = 2 * torch.randn(num_prompts, 4, 32, 32, generator=generator)
+        ious = torch.rand(num_prompts, 4, generator=generator)
+        scores = calculate_stability_score(masks, 0.0, 1.0) if stability else ious
+        expected = peer.select_masks(masks, scores, num_slots)
+        feeds = {"four_masks": masks, "four_ious": ious, "point_labels": torch.ones(num_prompts, num_slots)}
+        known = {i.name for i in session.get_inputs()}
+        answers = session.run(None, {name: value.numpy() for name, value in feeds.items() if name in known})
+        for theirs, ours in zip(expected, answers, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
 @pytest.mark.parametrize("side", sorted({case["side"] for case in GOLDEN["cases"]}))

@@ -102,7 +102,7 @@ def decoder_graph(sam: Sam, options: DecoderOptions) -> onnx.ModelProto:
     graph = choose("has_mask_input", masked, plain, [LOW_RES, IOU])
     if options.return_single_mask or options.use_stability_score:
         graph = choose("has_mask_input", masked, plain, ["four_masks", "four_ious"])
-        graph = chain(graph, _select_graph(sam, options), "select", [LOW_RES, IOU])
+        graph = chain(graph, select_graph(sam, options), "select", [LOW_RES, IOU])
     outputs = [IOU, LOW_RES]
     if options.upsample:
         outputs = ["masks", *outputs]
@@ -121,7 +121,8 @@ def decoder_graph(sam: Sam, options: DecoderOptions) -> onnx.ModelProto:
     return _model(graph, opset)
 
 
-def _select_graph(sam: Sam, options: DecoderOptions) -> onnx.GraphProto:
+def select_graph(sam: Sam, options: DecoderOptions) -> onnx.GraphProto:
+    """`four_masks`, `four_ious`, `point_labels` → the masks and scores that the options ask for."""
     h, w = sam.prompt_encoder.mask_input_size
     prompts, points = torch.export.Dim("num_prompts"), torch.export.Dim("num_points")
     count = sam.mask_decoder.num_mask_tokens
