@@ -19,15 +19,18 @@ from anymask.core.errors import ExportError, unknown_name
 from anymask.core.files import write_aside
 from anymask.core.geometry import Frame
 from anymask.core.images import resize_image
-from anymask.export.graphs import prepared_names, stability_of
+from anymask.export.graphs import prepared_names, stability_of, tanh_gelu
 from anymask.export.onnx import (
     DEFAULT_OPSET,
+    MOST_BYTES,
     DecoderOptions,
     decode_graph,
     decoder_graph,
     encoder_graph,
+    num_weight_bytes,
     prepare_graph,
     require_onnx,
+    save_onnx,
 )
 from anymask.export.parity import LARGEST_ERROR, Parity, compare, plain_photos, require
 from anymask.export.quantize import (
@@ -138,12 +141,10 @@ def weights_sha256(sam: Sam) -> str:
 
 
 def _write_onnx(sam: Sam, folder: Path, precision: str, inputs: Sequence[np.ndarray], opset: int) -> None:
-    import onnx
-
     require_onnx()
     for graph, make in (("prepare", prepare_graph), ("decode", decode_graph)):
-        onnx.save(make(sam, opset), folder / f"{graph}.onnx")
-    onnx.save(encoder_graph(sam, "uint8", opset), folder / "encoder.onnx")
+        save_onnx(make(sam, opset), folder / f"{graph}.onnx")
+    save_onnx(encoder_graph(sam, "uint8", opset), folder / "encoder.onnx")
     if precision == "int8":
         exact = folder / "exact.onnx"
         (folder / "encoder.onnx").replace(exact)
@@ -198,9 +199,15 @@ def _describe(sam: Sam, name: str, folder: Path, form: str, precision: str) -> M
 
 
 def _save(model: Any, path: Path, sam: Sam, name: str, precision: str) -> None:
-    """One ONNX file with its metadata; weights over ONNX's 2 GB limit go to a file beside it."""
+    """One ONNX file with its metadata. Raises ExportError where it would pass ONNX's limit of 2 GB a file."""
     import onnx
     from onnx import helper
+
+    if num_weight_bytes(model) > MOST_BYTES:
+        raise ExportError(
+            f"{name} is larger than the 2 GB of one ONNX file; export a folder, which keeps weights apart: "
+            f"anymask export onnx --model {name} -o FOLDER"
+        )
 
     mean, std = sam.pixel_mean.flatten().tolist(), sam.pixel_std.flatten().tolist()
     about = {
@@ -223,7 +230,8 @@ def _check_decoder(sam: Sam, path: Path, options: DecoderOptions, quantized: boo
         coords = torch.rand(num_prompts, num_slots, 2, generator=generator) * side
         labels = torch.randint(-1, 4, (num_prompts, num_slots), generator=generator).float()
         mask = 4 * torch.randn(num_prompts, 1, *sam.prompt_encoder.mask_input_size, generator=generator)
-        expected = official_answer(sam, options, embedding, coords, labels, mask if masked else None, original_hw)
+        with tanh_gelu(options.gelu_approximate):
+            expected = official_answer(sam, options, embedding, coords, labels, mask if masked else None, original_hw)
         feeds = {
             "image_embeddings": embedding, "point_coords": coords, "point_labels": labels, "mask_input": mask,
             "has_mask_input": torch.tensor([float(masked)]), "orig_im_size": torch.tensor(original_hw).float(),

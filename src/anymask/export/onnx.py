@@ -11,6 +11,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import onnx
 
 DEFAULT_OPSET = 18
+MOST_BYTES = 1_900_000_000  # of weights inside an ONNX file
 OPSETS = range(18, 24)
 ENCODER_INPUTS = ("uint8", "float32")
 LOW_RES, IOU = "low_res_masks", "iou_predictions"
@@ -219,6 +221,19 @@ def require_onnx() -> None:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(INSTALL) from error
+
+
+def num_weight_bytes(model: onnx.ModelProto) -> int:
+    """Bytes of the weights of a model."""
+    return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+
+
+def save_onnx(model: onnx.ModelProto, path: Path) -> None:
+    """Write a model; weights beyond ONNX's limit of 2 GB go to `<name>.data` beside it."""
+    import onnx
+
+    large = num_weight_bytes(model) > MOST_BYTES
+    onnx.save(model, path, save_as_external_data=large, location=f"{path.name}.data" if large else None)
 
 
 @contextlib.contextmanager
