@@ -173,8 +173,9 @@ def _prefer_whole(first: list[Part], second: list[Part]) -> None:
     for some, others in ((first, second), (second, first)):
         whole = [p for p in others if not p.piece.cut]
         cut = [p for p in some if p.piece.cut and p.lies_in]
-        for part, agree in zip(cut, (_iou(cut, whole) >= AGREE_IOU).any(axis=1)):
-            part.piece.dropped = part.piece.dropped or bool(agree)
+        agree = np.asarray(_iou(cut, whole) >= AGREE_IOU)
+        for i, part in enumerate(cut):
+            part.piece.dropped = part.piece.dropped or bool(agree[i].any())
 
 
 def _join(first: list[Part], second: list[Part]) -> None:
