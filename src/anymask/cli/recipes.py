@@ -24,7 +24,7 @@ def list_recipes() -> None:
     """
     for name in recipe_names():
         first = find_recipe(name).read_text().splitlines()[0].lstrip("# ")
-        print(f"{name:12} {first}")
+        print(f"{name:17} {first}")
 
 
 @app.command()
