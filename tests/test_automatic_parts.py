@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import segment_anything.utils.amg as amg
 import torch
+from automatic_pair import blobby_photo, tiny_pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import nms as torchvision_nms
@@ -14,6 +15,7 @@ from torchvision.ops import nms as torchvision_nms
 from anymask.core.errors import OptionError, PromptError
 from anymask.core.geometry import Frame
 from anymask.core.rle import decode_one, encode_one
+from anymask.core.types import PromptBatch
 from anymask.model.upscale import upscale_logits
 from anymask.predict import patches
 from anymask.predict.cleanup import clean
@@ -23,6 +25,7 @@ from anymask.predict.focus import Focus
 from anymask.predict.grid import build_layer_grids, build_point_grid, check_point_grids, spread_order
 from anymask.predict.hierarchy import label_map, parents
 from anymask.predict.patches import PatchUpscaler, encode_patch
+from anymask.predict.segmenter import TorchSegmenter
 
 sizes = st.integers(1, 40)
 
@@ -170,3 +173,19 @@ def test_focus_refuses_what_is_outside() -> None:
         Focus.of((10, 10), np.ones((3, 3), bool), None, None)
     with pytest.raises(PromptError, match="inside the photo of 20×10"):
         Focus.of((10, 20), None, [(25, 5)], None)
+
+
+def test_prompts_without_a_promising_mask_are_not_upscaled_and_the_others_stay_as_they_are() -> None:
+    sam, _ = tiny_pair()
+    segmenter = TorchSegmenter(sam)
+    (embedding,) = segmenter.encode([blobby_photo()])
+    points = np.random.default_rng(0).uniform(0, 256, (40, 1, 2)).astype(np.float32)
+    plain = segmenter.decode(embedding, PromptBatch(points, np.ones((40, 1))), True)
+    best = plain.predicted_iou.max(dim=1).values
+    level = float(best.median())
+    filtered = segmenter.decode(embedding, PromptBatch(points, np.ones((40, 1)), min_iou=level), True)
+    wanted = best > level
+    assert 0 < wanted.sum() < 40
+    assert torch.equal(filtered.predicted_iou, plain.predicted_iou)
+    torch.testing.assert_close(filtered.low_res[wanted], plain.low_res[wanted])
+    assert not filtered.low_res[~wanted].any()

@@ -29,13 +29,15 @@ class PromptBatch:
     """P prompts on one photo, in the model frame; tensors or arrays, None where a kind is absent.
 
     points_xy: (P, N, 2). labels: (P, N), -1 padding, 0 background, 1 foreground. boxes_xyxy: (P, 4).
-    mask_logits: (P, 1, 4h, 4w).
+    mask_logits: (P, 1, 4h, 4w). min_iou: of prompts with no predicted IoU above it the logits are not wanted; a
+    segmenter may leave them zero.
     """
 
     points_xy: Any = None
     labels: Any = None
     boxes_xyxy: Any = None
     mask_logits: Any = None
+    min_iou: float | None = None
 
 
 @dataclass(frozen=True)

@@ -72,14 +72,27 @@ class MaskDecoder(nn.Module):
         return self.transformer.prepare(keys, _channels_last(image_pe).to(keys.dtype))
 
     def decode(
-        self, image: ImageTokens, size_hw: tuple[int, int], sparse: Tensor, multimask_output: bool
+        self,
+        image: ImageTokens,
+        size_hw: tuple[int, int],
+        sparse: Tensor,
+        multimask_output: bool,
+        min_iou: float | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """As `forward`, from a prepared image side of h×w cells."""
+        """As `forward`, from a prepared image side of h×w cells.
+
+        min_iou: prompts with no predicted IoU above it are not upscaled, half of the work; their logits are zero.
+        """
         chosen = slice(1, self.num_mask_tokens) if multimask_output else slice(0, 1)
-        return self.decode_chosen(image, size_hw, sparse, chosen)
+        return self.decode_chosen(image, size_hw, sparse, chosen, min_iou)
 
     def decode_chosen(
-        self, image: ImageTokens, size_hw: tuple[int, int], sparse: Tensor, chosen: slice
+        self,
+        image: ImageTokens,
+        size_hw: tuple[int, int],
+        sparse: Tensor,
+        chosen: slice,
+        min_iou: float | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Masks and predicted IoU of the mask tokens in `chosen`; an export takes all four."""
         output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])  # (5, C)
@@ -89,8 +102,14 @@ class MaskDecoder(nn.Module):
         tokens, cells = self.transformer(image, tokens, 1 + chosen.stop)
         heads = list(enumerate(self.output_hypernetworks_mlps))[chosen]
         hyper = torch.stack([mlp(tokens[:, 1 + i]) for i, mlp in heads], dim=1)  # (P, M, C/8)
-        masks = self.upscale_and_dot(cells, size_hw, hyper)
-        return masks, self.iou_prediction_head(tokens[:, 0])[:, chosen]
+        iou = self.iou_prediction_head(tokens[:, 0])[:, chosen]
+        if min_iou is None:
+            return self.upscale_and_dot(cells, size_hw, hyper), iou
+        wanted = (iou > min_iou).any(dim=1)
+        masks = hyper.new_zeros(*hyper.shape[:2], 4 * size_hw[0], 4 * size_hw[1])
+        if wanted.any():
+            masks[wanted] = self.upscale_and_dot(cells[wanted], size_hw, hyper[wanted])
+        return masks, iou
 
     def upscale_and_dot(self, cells: Tensor, size_hw: tuple[int, int], hyper: Tensor) -> Tensor:
         """Upscale cells (P, L, C) four times and take the product with hyper (P, M, C/8): (P, M, 4h, 4w).

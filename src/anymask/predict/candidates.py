@@ -109,7 +109,7 @@ class CropMasks:
     def _judge(self, points_xy: np.ndarray) -> Iterator[Candidate]:
         """Candidates of one block of points that pass every filter, in the order of the official code."""
         options = self._options
-        low_res, iou = self._decode(points_xy)
+        low_res, iou = self._decode(points_xy, options.pred_iou_thresh or None)
         chosen = np.ones(iou.shape, dtype=bool)
         if options.pred_iou_thresh > 0:
             chosen &= iou > options.pred_iou_thresh
@@ -163,11 +163,14 @@ class CropMasks:
             self._upscaler = PatchUpscaler(frame, (logits.shape[0], logits.shape[1]))
         return self._upscaler.above(logits, self._segmenter.mask_threshold - self._options.stability_score_offset)
 
-    def _decode(self, points_xy: np.ndarray) -> tuple[Any, np.ndarray]:
-        """Low-resolution logits (P, M, 4h, 4w) as they come, and predicted IoU (P, M) float32."""
+    def _decode(self, points_xy: np.ndarray, min_iou: float | None = None) -> tuple[Any, np.ndarray]:
+        """Low-resolution logits (P, M, 4h, 4w) as they come, and predicted IoU (P, M) float32.
+
+        min_iou: see `PromptBatch`.
+        """
         points = to_model_xy(points_xy, self._embedding.frame)[:, None].astype(np.float32)
         labels = np.ones((len(points), 1), dtype=np.int64)
-        answer = self._segmenter.decode(self._embedding, PromptBatch(points, labels), multimask=True)
+        answer = self._segmenter.decode(self._embedding, PromptBatch(points, labels, min_iou=min_iou), multimask=True)
         return answer.low_res, _numpy(answer.predicted_iou)
 
     def _of_granularity(self, low_res: Any) -> np.ndarray:

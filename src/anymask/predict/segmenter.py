@@ -81,6 +81,7 @@ class TorchSegmenter:
                 masks[part] if masks is not None else None,
                 multimask,
                 prepared,
+                prompts.min_iou,
             )
             low_res.append(logits)
             iou.append(predicted)
