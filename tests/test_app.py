@@ -145,7 +145,7 @@ def play(name: str, server: Server, folder: Path, **more: Any) -> str:
         **more,
     }
     done = subprocess.run(
-        [NODE or "node", "e2e/run.mjs", name, json.dumps(given)], cwd=WEB, capture_output=True, text=True, timeout=400
+        [NODE or "node", "e2e/run.mjs", name, json.dumps(given)], cwd=WEB, capture_output=True, text=True, timeout=1200
     )
     assert done.returncode == 0 and done.stdout.rstrip().endswith("ok"), done.stdout + done.stderr
     return done.stdout

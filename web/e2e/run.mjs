@@ -10,7 +10,7 @@ const given = JSON.parse(json);
 const browser = await chromium.launch({ executablePath: given.chromium, args: FLAGS });
 const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, acceptDownloads: true });
 const page = await context.newPage();
-page.setDefaultTimeout(60_000);
+page.setDefaultTimeout(200_000);
 const errors = [];
 page.on("pageerror", (error) => errors.push(String(error)));
 const killServer = async () => {

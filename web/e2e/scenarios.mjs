@@ -22,7 +22,7 @@ const scene = (page) =>
       selected,
     };
   });
-const idle = (page) => page.waitForFunction(() => !window.anymask.studio.isBusy, null, { timeout: 120_000 });
+const idle = (page) => page.waitForFunction(() => !window.anymask.studio.isBusy, null, { timeout: 400_000 });
 const share = (page) =>
   page.evaluate(() => {
     const { draft } = window.anymask.studio.scene;
@@ -42,7 +42,7 @@ const at = (page, x, y) =>
 export async function open(page, url, ...files) {
   await page.goto(url);
   await page.setInputFiles("#files", files);
-  await page.waitForFunction(() => window.anymask.studio.photo?.status === "ready", null, { timeout: 120_000 });
+  await page.waitForFunction(() => window.anymask.studio.photo?.status === "ready", null, { timeout: 400_000 });
   // a coarse search is a search: the tests need not wait for a fine one
   await page.evaluate(() => Object.assign(window.anymask.studio, { serverGrid: 8, ownGrid: 5 }));
 }
@@ -118,7 +118,7 @@ scenarios.hover = async ({ page, url, photo }) => {
   await open(page, url, photo);
   await page.mouse.move(...(await at(page, 0.5, 0.5)));
   await page.mouse.move(...(await at(page, 0.56, 0.5)));
-  await page.waitForFunction(() => window.anymask.view.preview.hover !== null, null, { timeout: 60_000 });
+  await page.waitForFunction(() => window.anymask.view.preview.hover !== null, null, { timeout: 200_000 });
   await page.mouse.move(...(await at(page, -0.05, 0.5)));
   await page.waitForFunction(() => window.anymask.view.preview.hover === null);
   assert.equal((await scene(page)).draft, null, "looking changes nothing");
@@ -240,7 +240,7 @@ scenarios.drop = async ({ page, url, photoBytes }) => {
   await page.dispatchEvent("body", "dragover", { dataTransfer: transfer });
   assert.equal(await page.isVisible("#veil"), true);
   await page.dispatchEvent("body", "drop", { dataTransfer: transfer });
-  await page.waitForFunction(() => window.anymask.studio.photo?.status === "ready", null, { timeout: 120_000 });
+  await page.waitForFunction(() => window.anymask.studio.photo?.status === "ready", null, { timeout: 400_000 });
   assert.equal(await page.textContent("#photo-name"), "dropped.png");
 };
 
@@ -255,7 +255,7 @@ scenarios.wrongFiles = async ({ page, url, photo, folder }) => {
     ["bomb.png", /10,000 megapixels/],
   ]) {
     await page.setInputFiles("#files", join(folder, name));
-    await page.waitForSelector(".toast[data-kind=bad]", { timeout: 30_000 });
+    await page.waitForSelector(".toast[data-kind=bad]", { timeout: 200_000 });
     assert.match(await page.textContent(".toast[data-kind=bad]"), says, name);
     await page.click(".toast button");
     assert.equal(await page.evaluate(() => window.anymask.studio.photos.length), 0, name);
@@ -268,7 +268,7 @@ scenarios.wrongFiles = async ({ page, url, photo, folder }) => {
 scenarios.hundredMegapixels = async ({ page, url, folder }) => {
   await page.goto(url);
   await page.setInputFiles("#files", join(folder, "huge.png"));
-  await page.waitForFunction(() => window.anymask.studio.photo?.status === "ready", null, { timeout: 180_000 });
+  await page.waitForFunction(() => window.anymask.studio.photo?.status === "ready", null, { timeout: 400_000 });
   const [width, height, view] = await page.evaluate(() => {
     const { photo } = window.anymask.studio;
     return [photo.width, photo.height, Math.max(photo.view.width, photo.view.height)];
@@ -290,7 +290,7 @@ scenarios.serverKilled = async ({ page, url, photo, other, killServer }) => {
   await page.waitForFunction(
     () => window.anymask.studio.photo?.name === "other.png" && window.anymask.studio.photo.status === "ready",
     null,
-    { timeout: 120_000 },
+    { timeout: 400_000 },
   );
   await drag(page, [0.3, 0.2], [0.8, 0.8]);
   assert.ok((await scene(page)).draft.candidates > 0, "new photos too");
@@ -309,7 +309,7 @@ scenarios.stop = async ({ page, url, photo, killServer }) => {
   await open(page, url, photo);
   await killServer();
   await page.click("#everything");
-  await page.click("#progress-cancel", { timeout: 60_000 });
+  await page.click("#progress-cancel", { timeout: 200_000 });
   await idle(page);
   await click(page, 0.55, 0.5);
   assert.equal((await scene(page)).draft.clicks, 1, "after a stop all goes on");
@@ -442,5 +442,5 @@ scenarios.token = async ({ page, url, photo, token }) => {
   await open(page, `${url}?token=${token}`, photo);
   assert.ok(!page.url().includes(token), "the token leaves the address");
   await page.goto(url);
-  await page.waitForFunction(() => window.anymask?.studio.loaded, null, { timeout: 120_000 });
+  await page.waitForFunction(() => window.anymask?.studio.loaded, null, { timeout: 400_000 });
 };
