@@ -68,7 +68,7 @@ def _convert(
         warnings.simplefilter("ignore")
         logger.setLevel(logging.ERROR)
         stack.callback(logger.setLevel, level)
-        traced = torch.jit.trace(module.eval(), arguments, check_trace=False)
+        traced = torch.jit.trace(module.eval(), arguments, check_trace=False)  # type: ignore[no-untyped-call]
         sizes = [openvino.PartialShape(shape) for shape in shapes]
         model = openvino.convert_model(traced, example_input=arguments, input=sizes)
     for port, name in zip(model.inputs, inputs, strict=True):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from anymask.core.geometry import scaled_hw
 from anymask.core.images import resize_image
 
 LEAST_PHOTOS = 8
+BACKBONE = "image_encoder.backbone."
 
 
 def calibration_inputs(photos: Sequence[np.ndarray], side: int) -> list[np.ndarray]:
@@ -25,8 +28,12 @@ def calibration_inputs(photos: Sequence[np.ndarray], side: int) -> list[np.ndarr
     return [resize_image(photo, scaled_hw((photo.shape[0], photo.shape[1]), side))[None] for photo in photos]
 
 
-def quantize_onnx_encoder(source: Path, target: Path, inputs: Sequence[np.ndarray], skip: Sequence[str] = ()) -> None:
-    """Static int8 (QDQ, a scale for each output channel) of the convolutions and products in `source`."""
+def quantize_onnx_encoder(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> None:
+    """Static int8 (QDQ, a scale for each output channel) of the convolutions and products with weights in `source`.
+
+    Of lite only the backbone, whose activations are bounded by ReLU6; the pyramid after it is small and loses too much.
+    """
+    import onnx
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -40,31 +47,61 @@ def quantize_onnx_encoder(source: Path, target: Path, inputs: Sequence[np.ndarra
 
     inferred = target.with_suffix(".inferred.onnx")
     try:
-        quant_pre_process(source, inferred, skip_symbolic_shape=True)
-        quantize_static(
-            inferred,
-            target,
-            Reader(),
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            op_types_to_quantize=["Conv", "MatMul", "Gemm"],
-            nodes_to_exclude=list(skip),
-            calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"CalibMovingAverage": True},
-        )
+        with _without_advice():
+            quant_pre_process(source, inferred, skip_symbolic_shape=True)
+            skipped = _sensitive_nodes(onnx.load(inferred).graph)
+            quantize_static(
+                inferred,
+                target,
+                Reader(),
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                op_types_to_quantize=["Conv", "MatMul", "Gemm"],
+                nodes_to_exclude=skipped,
+                calibrate_method=CalibrationMethod.MinMax,
+                extra_options={"CalibMovingAverage": True},
+            )
     finally:
         inferred.unlink(missing_ok=True)
+
+
+def _sensitive_nodes(graph: Any) -> list[str]:
+    """Nodes that stay in float: products of two activations, and in an encoder with a backbone all but the backbone."""
+    weights = {tensor.name for tensor in graph.initializer}
+    has_backbone = any(BACKBONE in name for name in weights)
+    sensitive = []
+    for node in graph.node:
+        own = [name for name in node.input if name in weights]
+        if not own or (has_backbone and not any(BACKBONE in name for name in own)):
+            sensitive.append(node.name)
+    return sensitive
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """The quantiser advises its caller through the root logger; its user need not read that."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
 
 
 def quantize_weights(source: Path, target: Path) -> None:
     """Dynamic int8: weights of the products stored as uint8, activations at run time (the official --quantize-out)."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    quantize_dynamic(
-        source, target, per_channel=False, reduce_range=False, weight_type=QuantType.QUInt8,
-        op_types_to_quantize=["MatMul", "Gemm"], extra_options={"EnableSubgraph": True},
-    )  # fmt: skip
+    with _without_advice():
+        quantize_dynamic(
+            source,
+            target,
+            weight_type=QuantType.QUInt8,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            extra_options={"EnableSubgraph": True},
+        )
 
 
 def quantize_openvino_encoder(model: Any, inputs: Sequence[np.ndarray], is_transformer: bool) -> Any:

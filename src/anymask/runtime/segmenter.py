@@ -55,7 +55,7 @@ class ExportedSegmenter:
         masks = None if prompts.mask_logits is None else _array(prompts.mask_logits)
         total = max(len(coords), 1 if masks is None else len(masks))
         coords, labels = (np.broadcast_to(x, (total, *x.shape[1:])) if len(x) == 1 else x for x in (coords, labels))
-        fixed = self._prepare(embedding.features) | {"has_mask_input": np.float32([masks is not None])}
+        fixed = self._prepare(embedding.features) | {"has_mask_input": np.array([masks is not None], np.float32)}
         blank = np.zeros((1, 1, *self.low_res_hw), np.float32)
         chosen = slice(1, None) if multimask else slice(0, 1)
         low_res, iou = [], []
@@ -94,7 +94,7 @@ def point_slots(prompts: PromptBatch) -> tuple[np.ndarray, np.ndarray]:
             labels.append(np.full((1, 1), -1, np.float32))
     if prompts.boxes_xyxy is not None:
         coords.append(_array(prompts.boxes_xyxy).reshape(-1, 2, 2))
-        labels.append(np.float32([[2, 3]]))
+        labels.append(np.array([[2, 3]], np.float32))
     total = max(map(len, coords))
     return (
         np.concatenate([np.broadcast_to(x, (total, *x.shape[1:])) for x in coords], axis=1),
