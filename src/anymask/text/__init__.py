@@ -1,0 +1,1 @@
+"""Text as a prompt: masks ranked by how well their picture fits a phrase."""
