@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--processes", action="store_true")
     args = parser.parse_args()
-    os.environ["RAY_worker_niceness"] = "0"  # by default 15: then whatever else runs comes first
+    os.environ.update({"RAY_worker_niceness": "0"})  # by default 15: then whatever else runs comes first
     options = AutomaticOptions.of("lite", points_per_side=args.points, output_mode="coco_rle")
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)

@@ -59,7 +59,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = ray_processes()
     short = tempfile.mkdtemp(prefix="ray")  # Ray's socket names must fit into 107 bytes
     env = {**os.environ, "HOME": str(base), "RAY_TMPDIR": short, "PYTHONPATH": str(HERE)}
-    env["RAY_worker_niceness"] = "0"  # by default 15: others on a busy machine would stop it
+    # other programs on a busy machine should neither stop nor kill the workers
+    env |= {"RAY_worker_niceness": "0", "RAY_memory_monitor_refresh_ms": "0"}
     command = [sys.executable, str(HERE / "ray_run.py"), str(base)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
     try:
@@ -67,6 +68,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGINT)  # Ray is shut down on the way out
         out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()  # its Ray ends with it
     shutil.rmtree(short, ignore_errors=True)
     assert process.returncode == 0, err[-3000:]
     (base / "told").write_text(out.splitlines()[-1])
@@ -77,7 +80,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base
 
 
-def told(base: Path, mode: str) -> dict[str, Any]:
+def told(base: Path, mode: str) -> Any:
     return json.loads((base / "told").read_text())[mode]
 
 
