@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anymask import __version__
 from anymask.server.studio import BrowserModel
@@ -58,7 +59,11 @@ def _export(sam: Sam, roles: list[str], folder: Path) -> None:
     import onnx
 
     model = copy.deepcopy(sam).cpu().to(torch.float32)
-    graphs = {"encoder": encoder_graph, "prepare": prepare_graph, "decode": decode_graph}
+    graphs: dict[str, Callable[[Sam], Any]] = {
+        "encoder": encoder_graph,
+        "prepare": prepare_graph,
+        "decode": decode_graph,
+    }
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".export-", dir=folder.parent))
     try:
