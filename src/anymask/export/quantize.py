@@ -15,7 +15,6 @@ from anymask.core.geometry import scaled_hw
 from anymask.core.images import resize_image
 
 LEAST_PHOTOS = 8
-BACKBONE = "image_encoder.backbone."
 
 
 def calibration_inputs(photos: Sequence[np.ndarray], side: int) -> list[np.ndarray]:
@@ -29,10 +28,7 @@ def calibration_inputs(photos: Sequence[np.ndarray], side: int) -> list[np.ndarr
 
 
 def quantize_onnx_encoder(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> None:
-    """Static int8 (QDQ, a scale for each output channel) of the convolutions and products with weights in `source`.
-
-    Of lite only the backbone, whose activations are bounded by ReLU6; the pyramid after it is small and loses too much.
-    """
+    """Static int8 (QDQ, a scale for each output channel) of the convolutions and products with weights in `source`."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -67,15 +63,9 @@ def quantize_onnx_encoder(source: Path, target: Path, inputs: Sequence[np.ndarra
 
 
 def _sensitive_nodes(graph: Any) -> list[str]:
-    """Nodes that stay in float: products of two activations, and in an encoder with a backbone all but the backbone."""
+    """Nodes that stay in float: products of two activations."""
     weights = {tensor.name for tensor in graph.initializer}
-    has_backbone = any(BACKBONE in name for name in weights)
-    sensitive = []
-    for node in graph.node:
-        own = [name for name in node.input if name in weights]
-        if not own or (has_backbone and not any(BACKBONE in name for name in own)):
-            sensitive.append(node.name)
-    return sensitive
+    return [node.name for node in graph.node if not any(name in weights for name in node.input)]
 
 
 @contextmanager
