@@ -17,6 +17,13 @@ from anymask.server.routes_photos import PathId
 from anymask.server.schemas import Answer, Answers, Everything, Export, Predict, problem_responses
 
 router = APIRouter(tags=["masks"])
+_FILES: dict[str, dict[str, Any]] = {
+    "application/zip": {},
+    "application/json": {},
+    "image/png": {},
+    "text/plain": {},
+    "application/octet-stream": {},
+}
 _REFUSALS = problem_responses(400, 401, 403, 404, 413, 422, 503)
 
 
@@ -73,7 +80,7 @@ async def everything(request: Request, photo_id: PathId, body: Everything) -> St
 @router.post(
     "/api/export",
     response_class=Response,
-    responses={200: {"content": {"application/octet-stream": {}}}, **problem_responses(400, 401, 403, 413, 422, 503)},
+    responses={200: {"content": _FILES}, **problem_responses(400, 401, 403, 413, 422, 503)},
 )
 async def export(request: Request, body: Export) -> Response:
     """Masks of one photo as a file; several files come as a zip."""
