@@ -148,8 +148,8 @@ def matched(ours: Path, theirs: Path) -> str:
     d_iou = np.abs(a["iou"][best] - b["iou"])[good].max(initial=0)
     d_stable = np.abs(a["stability"][best] - b["stability"])[good].max(initial=0)
     return (
-        f"{good.sum()} of {len(y)} official masks matched at IoU ≥ 0.99 (lowest {value.min(initial=1):.3f}), {len(x)} ours; "
-        f"largest difference of predicted IoU {d_iou:.1e}, of stability {d_stable:.1e}"
+        f"{good.sum()} of {len(y)} official masks matched at IoU ≥ 0.99 (lowest {value.min(initial=1):.3f}), "
+        f"{len(x)} ours; largest difference of predicted IoU {d_iou:.1e}, of stability {d_stable:.1e}"
     )
 
 

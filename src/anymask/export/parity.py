@@ -57,7 +57,7 @@ def compare(reference: Segmenter, exported: Segmenter, photos: Iterable[np.ndarr
             iou_error = max(iou_error, _error(b[0].predicted_iou, a[0].predicted_iou))
             ious.append(mask_ious(a[0], b[0], reference.mask_threshold, _valid_hw(reference, ours[0], a[0])))
         errors.append((embedding_error, logit_error, iou_error))
-        times.append((ours[1], theirs[1], *spent))
+        times.append((ours[1], theirs[1], spent[0], spent[1]))
     if not ious:
         raise ExportError("an export is checked on photos, and there were none.")
     flat = np.concatenate(ious)
@@ -113,7 +113,7 @@ def _prompts(reference: Segmenter, embedding: Embedding) -> Iterable[tuple[Promp
     yield PromptBatch(boxes_xyxy=boxes.astype(np.float32)), False
     earlier = reference.decode(embedding, clicks, False).low_res[:4]
     two = np.stack([grid[:4], grid[5:]], axis=1).astype(np.float32)
-    labels = np.tile(np.float32([1, 0]), (4, 1))
+    labels = np.tile(np.array([1, 0], np.float32), (4, 1))
     yield PromptBatch(two, labels, mask_logits=earlier), False
 
 

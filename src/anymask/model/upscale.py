@@ -65,6 +65,8 @@ def _each_with_opencv(
     for small in low_res.float().flatten(0, 1).numpy():
         cv2.resize(small, (side, side), dst=square, interpolation=cv2.INTER_LINEAR)
         x = square[: input_hw[0], : input_hw[1]]
-        if input_hw != original_hw:
-            x = cv2.resize(x, original_hw[::-1], dst=buffer, interpolation=cv2.INTER_LINEAR)
-        yield x
+        if input_hw == original_hw:
+            yield x
+        else:
+            cv2.resize(x, original_hw[::-1], dst=buffer, interpolation=cv2.INTER_LINEAR)
+            yield buffer
