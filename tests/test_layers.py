@@ -42,6 +42,8 @@ EXCEPTIONS = {
     "export/cache": 4,
     "engine/__init__": 2,
     "engine/tables": 2,
+    "engine/records": 2,
+    "engine/database": 2,
     "engine/store": 2,
     "engine/stages": 4,
     "engine/publish": 4,

@@ -9,6 +9,8 @@ AnymaskError
 ├── ExportError (ValueError)     an exported file does not compute what its model does, or is broken
 ├── DownloadError (OSError)      the network, the disk, or the hash said no
 ├── StateError (RuntimeError)    called in the wrong order
+│   └── LeaseError               the task is somebody else's by now, or done
+├── StoreError (RuntimeError)    the database is missing, full, locked, or of another schema
 └── MissingExtraError (ImportError)  an optional dependency is not installed
 """
 
@@ -47,6 +49,14 @@ class DownloadError(AnymaskError, OSError):
 
 class StateError(AnymaskError, RuntimeError):
     """A method was called before what it needs."""
+
+
+class LeaseError(StateError):
+    """A task is not, or no longer, held by who wants to save to it."""
+
+
+class StoreError(AnymaskError, RuntimeError):
+    """The database cannot be used, or could not keep what it was given; nothing was half written."""
 
 
 class MissingExtraError(AnymaskError, ImportError):

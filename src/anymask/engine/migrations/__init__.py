@@ -1,0 +1,1 @@
+"""Alembic's environment: `database.upgrade` runs it, in one transaction."""

@@ -1,0 +1,110 @@
+"""Writing masks: new ones and new versions, never a change of what was saved. Called inside a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from anymask.core.errors import InputError, StateError
+from anymask.engine.database import database_time
+from anymask.engine.records import NewMask, Round
+from anymask.engine.store import Store, current_round
+from anymask.engine.tables import images, masks
+
+
+def add_masks(store: Store, image_id: int, new: Sequence[NewMask], stage: int | None = None) -> list[int]:
+    """Save masks of an image without a task, all or none; returns their ids. For imports and single corrections.
+
+    stage: by default that of the project's current round. Raises InputError for a mask of another size than the
+    image, StateError for an unknown image or a version that has been replaced meanwhile.
+    """
+    with store.transaction(writes=True) as connection:
+        image = lock_image(connection, image_id)
+        now = current_round(connection, image.project_id)
+        return insert_masks(connection, image, new, now, now.stage if stage is None else stage)
+
+
+def lock_image(connection: Connection, image_id: int) -> Row:
+    """The row of an image, held so that masks of one image are written one after the other."""
+    image = connection.execute(select(images).where(images.c.id == image_id).with_for_update(key_share=True)).first()
+    if image is None:
+        raise StateError(f"there is no image {image_id} in the store.")
+    return image
+
+
+def insert_masks(
+    connection: Connection, image: Row, new: Sequence[NewMask], now: Round, stage: int, task_id: int | None = None
+) -> list[int]:
+    """Save masks of a locked image; returns their ids. One whose save_key is there already keeps its old id."""
+    keys = [mask.save_key for mask in new if mask.save_key is not None]
+    saved: dict[str | None, int] = {}
+    if keys:
+        query = select(masks.c.save_key, masks.c.id).where(masks.c.image_id == image.id, masks.c.save_key.in_(keys))
+        saved = {row.save_key: row.id for row in connection.execute(query)}
+    ids = []
+    for mask in new:
+        if mask.save_key in saved:
+            ids.append(saved[mask.save_key])
+            continue
+        ids.append(_insert(connection, image, mask, now, stage, task_id))
+        if mask.save_key is not None:
+            saved[mask.save_key] = ids[-1]
+    return ids
+
+
+def lock_current(connection: Connection, mask_id: int) -> Row:
+    """The row of a mask, held. StateError where there is none, or a later version has taken its place."""
+    mask = connection.execute(select(masks).where(masks.c.id == mask_id).with_for_update(key_share=True)).first()
+    if mask is None:
+        raise StateError(f"there is no mask {mask_id} in the store.")
+    if not mask.is_current:
+        later = connection.execute(select(masks).where(masks.c.parent_id == mask_id)).one()
+        raise StateError(
+            f"mask {mask_id} was changed meanwhile: {later.author} saved version {later.version}, mask {later.id}. "
+            "Load it, and repeat the change if it is still wanted."
+        )
+    return mask
+
+
+def _insert(
+    connection: Connection, image: Row, mask: NewMask, now: Round, stage: int, task_id: int | None
+) -> int:
+    if image.height is None:
+        raise InputError(f"{image.place} cannot be read ({image.problem}), so it can have no masks.")
+    if mask.hw != (image.height, image.width):
+        raise InputError(
+            f"{image.place}: a mask of {mask.hw[0]}×{mask.hw[1]} pixels (H×W) does not fit the photo of "
+            f"{image.height}×{image.width}."
+        )
+    version = 1
+    if mask.replaces is not None:
+        parent = lock_current(connection, mask.replaces)
+        if parent.image_id != image.id:
+            raise InputError(f"mask {mask.replaces} belongs to another photo than the one that replaces it.")
+        version, stage = parent.version + 1, parent.stage  # an edited mask stays one of its stage
+        connection.execute(update(masks).where(masks.c.id == parent.id).values(is_current=False))
+    values = {
+        "project_id": image.project_id,
+        "image_id": image.id,
+        "round_id": now.id,
+        "task_id": task_id,
+        "parent_id": mask.replaces,
+        "version": version,
+        "is_current": True,
+        "state": mask.state,
+        "stage": stage,
+        "author_kind": mask.author_kind,
+        "author": mask.author,
+        "model_version_id": mask.model_version_id,
+        "rle": mask.counts,
+        "num_px": mask.num_px,
+        "prompts": None if mask.prompts is None else dict(mask.prompts),
+        "predicted_iou": mask.predicted_iou,
+        "stability_score": mask.stability_score,
+        "seconds": mask.seconds,
+        "label": mask.label,
+        "save_key": mask.save_key,
+        "created_at": database_time(),
+    }
+    return connection.execute(insert(masks).values(**values).returning(masks.c.id)).scalar_one()
