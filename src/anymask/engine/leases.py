@@ -203,11 +203,13 @@ def _hold(connection: Connection, lease: Lease) -> Round:
 
 
 def _saved_before(connection: Connection, lease: Lease, new: Sequence[NewMask]) -> list[int] | None:
-    """Ids where every mask has been saved under its key before, else None."""
+    """Ids where every mask has been saved under its key and by its author before, else None."""
     if any(mask.save_key is None for mask in new):
         return None
-    keys = [mask.save_key for mask in new]
-    query = select(masks.c.save_key, masks.c.id).where(masks.c.image_id == lease.image_id, masks.c.save_key.in_(keys))
+    keys, authors = [mask.save_key for mask in new], {mask.author for mask in new}
+    query = select(masks.c.save_key, masks.c.id).where(
+        masks.c.image_id == lease.image_id, masks.c.save_key.in_(keys), masks.c.author.in_(authors)
+    )
     ids = {row.save_key: row.id for row in connection.execute(query)}
     return [ids[key] for key in keys] if len(ids) == len(set(keys)) else None
 

@@ -36,20 +36,28 @@ def lock_image(connection: Connection, image_id: int) -> Row:
 def insert_masks(
     connection: Connection, image: Row, new: Sequence[NewMask], now: Round, stage: int, task_id: int | None = None
 ) -> list[int]:
-    """Save masks of a locked image; returns their ids. One whose save_key is there already keeps its old id."""
+    """Save masks of a locked image; returns their ids. One whose save_key is there already keeps its old id.
+
+    StateError where that key names another mask.
+    """
     keys = [mask.save_key for mask in new if mask.save_key is not None]
-    saved: dict[str | None, int] = {}
+    saved: dict[str | None, tuple[int, bytes]] = {}
     if keys:
-        query = select(masks.c.save_key, masks.c.id).where(masks.c.image_id == image.id, masks.c.save_key.in_(keys))
-        saved = {row.save_key: row.id for row in connection.execute(query)}
+        query = select(masks.c.save_key, masks.c.id, masks.c.rle)
+        query = query.where(masks.c.image_id == image.id, masks.c.save_key.in_(keys))
+        saved = {row.save_key: (row.id, bytes(row.rle)) for row in connection.execute(query)}
     ids = []
     for mask in new:
-        if mask.save_key in saved:
-            ids.append(saved[mask.save_key])
+        if mask.save_key not in saved:
+            new_id = _insert(connection, image, mask, now, stage, task_id)
+            if mask.save_key is not None:
+                saved[mask.save_key] = (new_id, mask.counts)
+            ids.append(new_id)
             continue
-        ids.append(_insert(connection, image, mask, now, stage, task_id))
-        if mask.save_key is not None:
-            saved[mask.save_key] = ids[-1]
+        old_id, counts = saved[mask.save_key]
+        if counts != mask.counts:
+            raise StateError(f"save_key {mask.save_key!r} names mask {old_id}, another one; give each save its own.")
+        ids.append(old_id)
     return ids
 
 
