@@ -2,7 +2,7 @@
 
     python benchmarks/peers.py NAME WEIGHTS    (started by the benchmarks)
 
-NAME: ours, ours_system_malloc, official, official_our_malloc, transformers.
+NAME: ours, ours_bf16, ours_system_malloc, official, official_our_malloc, transformers, transformers_bf16.
 
 Protocol: a job name per line in, one JSON line out with seconds and peak memory.
 """
@@ -72,6 +72,8 @@ def make_jobs(name: str, weights: Path) -> dict[str, Callable[[], Any]]:
 
         sam = build_sam("vit_b")
         sam.load_state_dict(state)
+        if name == "ours_bf16":
+            sam.set_precision(torch.bfloat16)
         predictor = SamPredictor(sam)
 
         def decode() -> Any:
@@ -116,13 +118,13 @@ def make_jobs(name: str, weights: Path) -> dict[str, Callable[[], Any]]:
 
     del photo
     return {
-        "encode": lambda: sam.image_encoder(x),
+        "encode": lambda: sam.image_encoder(x).float(),
         "decode64": decode,
         "click": click_once,
     }
 
 
-def transformers_jobs(weights: Path) -> dict[str, Callable[[], Any]]:
+def transformers_jobs(name: str, weights: Path) -> dict[str, Callable[[], Any]]:
     """`transformers` SamModel with the same weights."""
     import torch
     from transformers import SamConfig, SamModel, SamVisionConfig
@@ -132,14 +134,16 @@ def transformers_jobs(weights: Path) -> dict[str, Callable[[], Any]]:
     model = SamModel(SamConfig(vision_config=SamVisionConfig(global_attn_indexes=[2, 5, 8, 11]))).eval()
     model.load_state_dict(to_huggingface(torch.load(weights, weights_only=True)), strict=False)
     x = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
-    return {"encode": lambda: model.vision_encoder(x)[0]}
+    if name == "transformers_bf16":
+        model, x = model.to(torch.bfloat16), x.to(torch.bfloat16)
+    return {"encode": lambda: model.vision_encoder(x)[0].float()}
 
 
 def serve(name: str, weights: Path) -> None:
     """Answer job names on standard input."""
     import torch
 
-    jobs = transformers_jobs(weights) if name == "transformers" else make_jobs(name, weights)
+    jobs = transformers_jobs(name, weights) if name.startswith("transformers") else make_jobs(name, weights)
     for line in sys.stdin:
         job = line.strip()
         with torch.no_grad():

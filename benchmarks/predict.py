@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from peers import Peer
 
+from anymask.model.precision import has_native_bf16
+
 JOBS = {
     "encode": "encode one image",
     "decode64": "decode 64 one-point prompts (low-res)",
@@ -32,6 +34,8 @@ def main() -> None:
         weights = Path(folder) / "vit_b.pth"
         make_weights(weights)
         names = ["ours", "official", "official_our_malloc", "transformers"]
+        if has_native_bf16(torch.device("cpu")):
+            names += ["ours_bf16", "transformers_bf16"]
         peers = {name: Peer(name, weights) for name in names}
         for job, title in JOBS.items():
             compare(job, title, peers, rounds if job != "click" else 5 * rounds)
@@ -54,21 +58,21 @@ def make_weights(path: Path) -> None:
 def compare(job: str, title: str, peers: dict[str, Peer], rounds: int) -> None:
     seconds: dict[str, list[float]] = {}
     last: dict[str, dict[str, Any]] = {}
-    taking_part = {n: p for n, p in peers.items() if job == "encode" or n != "transformers"}
+    taking_part = {n: p for n, p in peers.items() if job == "encode" or not n.startswith("transformers")}
     for turn in range(rounds + 1):
         for name, peer in taking_part.items():
             last[name] = peer.run(job)
             if turn:  # the first is a warm-up
                 seconds.setdefault(name, []).append(last[name]["seconds"])
-    ours = statistics.median(seconds["ours"])
+    official = statistics.median(seconds["official"])
     reference = torch.load(last["official"]["output"], weights_only=True)
-    print(f"\n{title}, fp32, median of {rounds}")
+    print(f"\n{title}, median of {rounds}")
     for name, values in seconds.items():
         median = statistics.median(values)
         result = torch.load(last[name]["output"], weights_only=True)
         error = float((result - reference).norm() / reference.norm())
         print(
-            f"  {name:22} {1e3 * median:9.1f} ms   {median / ours:5.2f} × ours   peak {last[name]['peak_mib']:6.0f} MiB"
+            f"  {name:22} {1e3 * median:9.1f} ms   {official / median:5.2f} × faster than official   peak {last[name]['peak_mib']:6.0f} MiB"
             f"   difference from official {error:.1e}"
         )
 

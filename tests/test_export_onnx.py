@@ -109,7 +109,7 @@ def test_predictor_and_automatic_masks_agree(sam: Sam, exported: ExportedSegment
         first = predictor.predict(np.array([[80, 60]]), np.array([1]))
         again = predictor.predict(np.array([[80, 60]]), np.array([1]), mask_input=first[2][:1], multimask_output=False)
         generator = SamAutomaticMaskGenerator(
-            model, points_per_side=3, pred_iou_thresh=-9, stability_score_thresh=0, box_nms_thresh=0.99
+            model, points_per_side=3, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=0.99
         )
         answers.append((first[0], again[0], [r["bbox"] for r in generator.generate(photo)]))
     for a, b in zip(*(x[:2] for x in answers)):
