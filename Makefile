@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo web web-tools web-test test lint types bench clean
+.PHONY: help demo web web-tools web-test database-tools test lint types bench clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -34,6 +34,9 @@ web-tools:  ## Chromium (and Node where there is none) from Debian's packages, f
 	@command -v chromium >/dev/null || apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core
 	@command -v npm >/dev/null || apt-get install -y -qq --no-install-recommends nodejs npm
 
+database-tools:  ## PostgreSQL from Debian's packages, for the tests of the store
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || (apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql)
+
 web-test: web/node_modules/.installed  ## types and unit tests of the browser app
 	cd web && npm run --silent types && npm test
 
@@ -49,6 +52,7 @@ types: $(STAMP)  ## mypy, strict
 bench: $(STAMP)  ## every number of the README, ours beside the peer's
 	$(BIN)/python benchmarks/predict.py
 	$(BIN)/python benchmarks/cli.py
+	$(BIN)/python benchmarks/everything.py
 
 clean:  ## remove what was built here
 	rm -rf $(VENV) build dist demo-output .pytest_cache .mypy_cache .ruff_cache web/node_modules src/anymask/server/static
