@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 SIDE = 1024
-THRESHOLDS = {"pred_iou_thresh": 0.3, "stability_score_thresh": 0.7, "stability_score_offset": 0.25}
+THRESHOLDS = {"pred_iou_thresh": 0.4, "stability_score_thresh": 0.7, "stability_score_offset": 0.25}
 NAMES = ("ours_fp32", "ours_bf16", "official", "transformers_bf16")
 
 

@@ -22,7 +22,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "nms_after_cleanup": False,
     },
     # lite predicts lower IoUs and flatter logits than the official models; theirs would leave nothing
-    "lite": {"pred_iou_thresh": 0.3, "stability_score_thresh": 0.7, "stability_score_offset": 0.25},
+    "lite": {"pred_iou_thresh": 0.4, "stability_score_thresh": 0.7, "stability_score_offset": 0.25},
 }
 
 
