@@ -248,7 +248,7 @@ def test_every_option_reaches_the_generator(folder: Path, tmp_path: Path, monkey
 
     seen: list[AutomaticOptions] = []
 
-    def load(model: str, checkpoint: Any, device: str, precision: str, options: AutomaticOptions) -> Any:
+    def load(model: str, checkpoint: Any, device: str, precision: str, options: AutomaticOptions, *_: str) -> Any:
         seen.append(options)
         return SamAutomaticMaskGenerator.of(BlobSegmenter(), options)
 
@@ -280,7 +280,7 @@ def test_the_lite_model_gets_its_own_thresholds(folder: Path, tmp_path: Path, mo
 
     seen: list[AutomaticOptions] = []
 
-    def load(model: str, checkpoint: Any, device: str, precision: str, options: AutomaticOptions) -> Any:
+    def load(model: str, checkpoint: Any, device: str, precision: str, options: AutomaticOptions, *_: str) -> Any:
         seen.append(options)
         raise InputError("enough")
 

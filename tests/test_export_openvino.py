@@ -98,7 +98,7 @@ def test_the_command_line_runs_a_folder(folder: Path, tmp_path: Path, photo: np.
     assert done.exit_code == 0, done.output
     assert len(json.loads(done.stdout)["objects"][0]["candidates"]) == 3
     out = tmp_path / "out"
-    grid = ["--points-per-side", "2", "--pred-iou-thresh", "-9", "--stability-score-thresh", "0", "--no-overlays"]
+    grid = ["--points-per-side", "2", "--pred-iou-thresh", "0", "--stability-score-thresh", "0", "--no-overlays"]
     done = CliRunner().invoke(app, ["everything", str(tmp_path / "p.png"), "-o", str(out), *grid, *words])
     assert done.exit_code == 0, done.output
     assert json.loads((out / "p.json").read_text())["annotations"]
