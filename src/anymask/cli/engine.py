@@ -58,7 +58,7 @@ def add(
 
     from anymask.engine.photos import add_photos
 
-    store, project_id = _open(database, project)
+    store, project_id = open_project(database, project)
     added = add_photos(store, project_id, photos)
     print(f"{added.num_new:,} photos added, {added.num_known:,} were there; {added.num_tasks:,} tasks")
     for place, problem in added.problems:
@@ -78,7 +78,7 @@ def show_status(database: Database, project: Project = None, as_json: AsJson = F
     """
     from anymask.engine.report import status
 
-    store, project_id = _open(database, project)
+    store, project_id = open_project(database, project)
     now, current = status(store, project_id), store.current_round(project_id)
     store.close()
     if as_json:
@@ -100,7 +100,7 @@ def report(database: Database, project: Project = None, as_json: AsJson = False)
     """
     from anymask.engine.report import make_report
 
-    store, project_id = _open(database, project)
+    store, project_id = open_project(database, project)
     counted = make_report(store, project_id)
     store.close()
     if as_json:
@@ -128,7 +128,7 @@ def export(
     """
     from anymask.engine.exchange import export_masks
 
-    store, project_id = _open(database, project)
+    store, project_id = open_project(database, project)
     done = export_masks(store, project_id, output, format_name, stage=stage, state=state)
     store.close()
     print(f"{done.num_photos:,} photos, {done.num_masks:,} masks: {done.num_files:,} files in {output}")
@@ -152,13 +152,14 @@ def import_(
     """
     from anymask.engine.exchange import import_masks
 
-    store, project_id = _open(database, project)
+    store, project_id = open_project(database, project)
     done = import_masks(store, project_id, source, format_name, stage=stage)
     store.close()
     print(f"{done.num_photos:,} photos, {done.num_masks:,} masks added, {done.num_known:,} were there")
 
 
-def _open(database: str, project: str | None) -> tuple[Store, int]:
+def open_project(database: str, project: str | None) -> tuple[Store, int]:
+    """The store at a place, and the id of a project in it."""
     from anymask.engine.store import open_store
 
     _require_parts()

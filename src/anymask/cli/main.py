@@ -7,7 +7,20 @@ import sys
 
 import typer
 
-from anymask.cli import convert, data, engine, evaluate, everything, export, models, predict, recipes, serve, train
+from anymask.cli import (
+    convert,
+    data,
+    engine,
+    engine_loop,
+    evaluate,
+    everything,
+    export,
+    models,
+    predict,
+    recipes,
+    serve,
+    train,
+)
 from anymask.core.errors import AnymaskError, InputError
 
 app = typer.Typer(
@@ -27,6 +40,7 @@ app.add_typer(models.app, name="models")
 app.command("train", no_args_is_help=True)(train.train)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
+engine_loop.add_to(engine.app)
 app.add_typer(engine.app, name="engine")
 app.add_typer(evaluate.app, name="evaluate")
 

@@ -105,10 +105,7 @@ class Store:
         if stage not in STAGES:
             raise unknown_name("stage", str(stage), [f"{number}" for number in STAGES])
         with self.transaction(writes=True) as connection:
-            connection.execute(select(projects.c.id).where(projects.c.id == project_id).with_for_update(key_share=True))
-            number = current_round(connection, project_id).number + 1
-            _add_round(connection, project_id, number, stage, model_version_id, dict(facts or {}))
-            return current_round(connection, project_id)
+            return next_round(connection, project_id, stage, model_version_id, facts)
 
     def add_model_version(
         self,
@@ -220,6 +217,20 @@ def current_round(connection: Connection, project_id: int) -> Round:
     if row is None:
         raise StateError(f"there is no project {project_id} in the store.")
     return Round(row.id, project_id, row.number, row.stage, row.model_version_id)
+
+
+def next_round(
+    connection: Connection,
+    project_id: int,
+    stage: int,
+    model_version_id: int | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> Round:
+    """What `Store.start_round` does, as part of a larger step."""
+    connection.execute(select(projects.c.id).where(projects.c.id == project_id).with_for_update(key_share=True))
+    number = current_round(connection, project_id).number + 1
+    _add_round(connection, project_id, number, stage, model_version_id, dict(facts or {}))
+    return current_round(connection, project_id)
 
 
 def image_of(row: Row) -> StoredImage:

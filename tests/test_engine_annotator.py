@@ -1,0 +1,157 @@
+"""Proves: the simulated annotator marks what the truth holds, by leases, in the paper's time; stops lose nothing."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from engine_discs import disc_store, stage_one
+
+from anymask.core.errors import InputError
+from anymask.core.masks import mask_iou
+from anymask.core.rle import decode_one
+from anymask.engine.annotator import SimulatedAnnotator
+from anymask.engine.leases import next_task
+from anymask.engine.models import first_version, load_version
+from anymask.engine.report import make_report, status
+from anymask.engine.simulated_clicks import Hand, draw_masks
+from anymask.engine.stages import begin_stage, remaining_images
+from anymask.engine.truth import read_truth
+from anymask.engine.versions import add_masks
+from anymask.predict.segmenter import TorchSegmenter
+
+ALL_DAY = Hand(move_on_s=1e9)
+
+
+@pytest.fixture(scope="module")
+def lite() -> TorchSegmenter:
+    from anymask.weights.load import load_model
+
+    return TorchSegmenter(load_model("lite"))
+
+
+def test_every_object_is_marked_largest_first_and_timed(tmp_path: Path, lite: TorchSegmenter) -> None:
+    store, project, truth = disc_store(tmp_path)
+    stage_one(store, project, 3)
+    done = SimulatedAnnotator(store, lite, truth, hand=ALL_DAY).work(project)
+    assert (done.num_photos, done.num_masks, done.skipped) == (3, 9, ())
+    assert status(store, project).tasks == {"annotate": {"done": 3}}
+    for image in store.images(project):
+        masks = store.masks([image.id])
+        objects = truth.objects(image.sha256)
+        assert len(masks) in (0, 3) and objects is not None
+        for mask, target in zip(masks, objects):
+            assert mask_iou(decode_one(mask.rle), target) >= ALL_DAY.satisfied_iou
+            assert (mask.author_kind, mask.state, mask.stage) == ("person", "accepted", 1)
+            clicks = mask.prompts["points_xy"]
+            assert len(clicks) == len(mask.prompts["labels"]) <= ALL_DAY.max_clicks
+            x, y = clicks[0]
+            assert target[y, x], "the first click is inside the object"
+            brushed = 1 - mask.prompts["model_iou"] if mask.prompts["brushed"] else 0
+            assert mask.seconds == pytest.approx(ALL_DAY.seconds(len(clicks), brushed), abs=0.01)
+    (stage,) = make_report(store, project).stages
+    assert stage.seconds_per_mask > 0 and stage.num_by_people == 9
+    store.close()
+
+
+def test_more_clicks_make_the_models_masks_better(tmp_path: Path, lite: TorchSegmenter) -> None:
+    _, _, truth = disc_store(tmp_path)
+    (photo, *_) = truth.photos.values()
+    from anymask.core.images import read_image
+
+    (embedding,) = lite.encode([read_image(photo.encoded)])
+    (objects,) = [truth.objects(sha) for sha, known in truth.photos.items() if known is photo]
+    one, six = (np.mean([d.model_iou for d in draw_masks(lite, embedding, objects, Hand(0.99, num))]) for num in (1, 6))
+    assert six > one
+
+
+def test_after_a_slow_mask_the_annotator_moves_on(tmp_path: Path, lite: TorchSegmenter) -> None:
+    store, project, truth = disc_store(tmp_path, 2)
+    stage_one(store, project)
+    impatient = Hand(move_on_s=0.1)  # every mask is slow
+    done = SimulatedAnnotator(store, lite, truth, hand=impatient).work(project)
+    assert (done.num_photos, done.num_masks) == (2, 2)
+    store.close()
+
+
+def test_prefilled_masks_are_accepted_or_rejected_and_not_counted_as_time(tmp_path: Path, lite: TorchSegmenter) -> None:
+    from anymask.core.rle import encode_one
+    from anymask.engine.records import NewMask
+
+    store, project, truth = disc_store(tmp_path, 1)
+    begin_stage(store, project, 2, remaining_images(store, project))
+    (image,) = store.images(project)
+    objects = truth.objects(image.sha256)
+    assert objects is not None
+    nonsense = np.zeros(objects.shape[1:], bool)
+    nonsense[:5, :5] = True
+    prefilled = [NewMask(encode_one(m), "detector", "model") for m in (objects[1], nonsense)]
+    good, bad = add_masks(store, image.id, prefilled)
+    annotator = SimulatedAnnotator(store, lite, truth, hand=ALL_DAY)
+    assert annotator.work(project).num_masks == 2  # the third object is there already
+    states = {mask.id: mask.state for mask in store.masks([image.id])}
+    assert (states[good], states[bad], len(states)) == ("accepted", "rejected", 4)
+    (stage,) = make_report(store, project).stages
+    assert (stage.num_timed, stage.num_masks, stage.num_by_models) == (2, 3, 1)
+    store.close()
+
+
+def test_a_killed_annotator_goes_on_where_it_was(tmp_path: Path, lite: TorchSegmenter) -> None:
+    store, project, truth = disc_store(tmp_path, 2)
+    stage_one(store, project)
+    first_version(store, project)
+    command = [sys.executable, str(Path(__file__).with_name("engine_annotator.py"))]
+    command += [str(tmp_path / "masks.db"), str(tmp_path / "discs")]
+    worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert worker.stdout is not None
+    assert worker.stdout.readline().startswith("saved")
+    worker.send_signal(signal.SIGKILL)
+    worker.communicate(timeout=60)
+    assert status(store, project).num_masks == 1
+    person = SimulatedAnnotator(store, load_version(first_version(store, project)), truth, "anna")
+    person.work(project)
+    keys = [mask.prompts["points_xy"][0] for i in store.images(project) for mask in store.masks([i.id])]
+    assert len(keys) == len({str(key) for key in keys}), "no object is there twice"
+    assert status(store, project).tasks == {"annotate": {"done": 2}}
+    store.close()
+
+
+def test_photos_that_are_gone_or_without_truth_are_skipped_and_told(tmp_path: Path, lite: TorchSegmenter) -> None:
+    store, project, truth = disc_store(tmp_path, 3)
+    stage_one(store, project)
+    one, two, _ = store.images(project)
+    Path(one.place).unlink()
+    del truth.photos[two.sha256]
+    done = SimulatedAnnotator(store, lite, truth).work(project)
+    assert done.num_photos == 1
+    told = " ".join(reason for _, reason in done.skipped)
+    assert len(done.skipped) == 2 and "is gone" in told and "no ground truth" in told
+    assert status(store, project).tasks == {"annotate": {"done": 1, "skipped": 2}}
+    store.close()
+
+
+def test_a_new_stage_closes_the_open_tasks_of_the_one_before(tmp_path: Path) -> None:
+    store, project, _ = disc_store(tmp_path, 4)
+    stage_one(store, project)
+    held = next_task(store, project, "anna")
+    others = [i for i in remaining_images(store, project) if i != held.image_id]
+    begin_stage(store, project, 2, others[:2])
+    assert status(store, project).tasks == {"annotate": {"leased": 1, "open": 2, "skipped": 3}}
+    assert {next_task(store, project, "bob").image_id, next_task(store, project, "carl").image_id} == set(others[:2])
+    store.close()
+
+
+def test_truth_without_masks_is_refused(tmp_path: Path) -> None:
+    from train_data import write_discs
+
+    from anymask.data.readers import Photo, open_dataset
+    from anymask.data.shards import write_shard
+
+    photos = [Photo(p.name, p.source, p.encoded, p.hw, []) for p in open_dataset(write_discs(tmp_path / "discs"))]
+    write_shard(photos, tmp_path / "bare.tar")
+    with pytest.raises(InputError, match=r"no mask in .*bare\.tar; the simulated annotator needs"):
+        read_truth([tmp_path / "bare.tar"])
