@@ -75,6 +75,26 @@ def test_free_fields_may_change(recipe: Path, data: Path, tmp_path: Path) -> Non
     assert all(trainer.optimizer.state[p]["step"] == 2 for p in trainer.sam.mask_decoder.iou_token.parameters())
 
 
+def test_shards_read_photo_by_photo_go_on_exactly(
+    recipe: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANYMASK_HOME", str(tmp_path / "home"))
+    train_command(str(recipe), [data], tmp_path / "listed", [])
+    stream = ["stream=true", "loader_workers=1"]
+    train_command(str(recipe), [data], tmp_path / "streamed", stream, stop_at=2)
+    train_command(str(recipe), [data], tmp_path / "streamed", stream)
+    listed, streamed = (
+        [json.loads(line)["rounds"] for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("listed", "streamed")
+    )
+    assert len(listed) == 4 and streamed == listed
+    assert list((tmp_path / "home" / "shards").iterdir())
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(OptionError, match="images and masks"):
+        train_command(str(recipe), [tmp_path], tmp_path / "other", stream)
+
+
 def test_other_parameters_are_refused_even_if_accepted() -> None:
     config = TrainConfig()
     stored = stored_form(TrainConfig(freeze=["image_encoder."]), 1)

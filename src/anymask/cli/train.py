@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from anymask.core.errors import InputError, OptionError, unknown_name
+
+if TYPE_CHECKING:
+    from anymask.data.readers import Photo
 
 
 def train(
@@ -36,7 +40,6 @@ def train(
 
     `anymask train --config finetune --data my_photos/ --out runs/mine --set lr=1e-4`
     """
-    from anymask.data.readers import open_dataset
     from anymask.train.config import load_config
     from anymask.train.loop import Trainer
 
@@ -45,12 +48,7 @@ def train(
     paths = data or [Path(path) for path in settings.data]
     if not paths:
         raise OptionError("no data: give --data with photos and masks, or data: [...] in the recipe.")
-    photos = [photo for path in paths for photo in open_dataset(path)]
-    if not photos:
-        raise InputError(f"no photos in {', '.join(map(str, paths))}; look with: anymask data check.")
-    if not any(photo.rles for photo in photos):
-        raise InputError(f"none of the {len(photos)} photos in {', '.join(map(str, paths))} has a mask.")
-    trainer = Trainer(settings, photos, out or Path("runs") / recipe.stem)
+    trainer = Trainer(settings, _read(paths, settings.stream), out or Path("runs") / recipe.stem)
     if not dry_run:
         trainer.run(stop_at, accept_changes)
         return
@@ -59,6 +57,25 @@ def train(
     measured = estimate(trainer)
     if trainer.processes.is_first:
         print(measured)
+
+
+def _read(paths: list[Path], stream: bool) -> Sequence[Photo]:
+    """All photos in memory, or an index of them."""
+    from anymask.data.readers import index_shards, layout_of, open_dataset
+    from anymask.weights.catalog import cache_folder
+
+    names = ", ".join(map(str, paths))
+    if stream:
+        other = [f"{path} ({layout})" for path in paths if (layout := layout_of(path)) != "SA-1B shards"]
+        if other:
+            raise OptionError(f"stream reads SA-1B tar shards; {', '.join(other)}: leave stream out, or pack it first.")
+        return index_shards(paths, cache_folder().parent / "shards", print)
+    photos = [photo for path in paths for photo in open_dataset(path)]
+    if not photos:
+        raise InputError(f"no photos in {names}; look with: anymask data check.")
+    if not any(photo.rles for photo in photos):
+        raise InputError(f"none of the {len(photos)} photos in {names} has a mask.")
+    return photos
 
 
 def find_recipe(name: str) -> Path:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from torch.utils.data import Dataset
 from anymask.core.errors import ImageError, InputError
 from anymask.core.rle import area, decode
 from anymask.data.augment import Augmentation, draw_view, image_in_view, masks_in_view
-from anymask.data.readers import Photo
+from anymask.data.readers import DataError, IndexedPhotos, Photo, set_sizes
 
 
 class Sample(NamedTuple):
@@ -51,7 +52,7 @@ class PromptDataset(Dataset[Sample]):
 
     def __init__(
         self,
-        photos: list[Photo],
+        photos: Sequence[Photo],
         *,
         side: int,
         masks_per_photo: int,
@@ -63,7 +64,9 @@ class PromptDataset(Dataset[Sample]):
         min_area_px: int = 24,
         embed: Callable[[Photo], Tensor] | None = None,
     ) -> None:
-        """length: number of samples. balance: 0 draws photos evenly, 1 draws sets evenly.
+        """photos: a list, or `IndexedPhotos`, of which a broken one is named and another taken.
+
+        length: number of samples. balance: 0 draws photos evenly, 1 draws sets evenly.
 
         max_area: masks that cover more of the photo are dropped (PAPER §3.3). min_area_px: in the S×S view.
         embed: gives the stored embedding (C, h, w) of a photo instead of its pixels; for views without augmentation.
@@ -80,10 +83,7 @@ class PromptDataset(Dataset[Sample]):
         self.seed = seed
         self.max_area = max_area
         self.min_area_px = min_area_px
-        counts: dict[str, int] = {}
-        for photo in photos:
-            counts[photo.source] = counts.get(photo.source, 0) + 1
-        weight = np.array([counts[p.source] ** -balance for p in photos])
+        weight = _weights(photos, balance)
         self._cumulative = np.cumsum(weight / weight.sum())
 
     def __len__(self) -> int:
@@ -93,12 +93,19 @@ class PromptDataset(Dataset[Sample]):
         rng = np.random.default_rng((self.seed, index))
         for _ in range(50):  # a view may have lost all its masks: take another
             at = int(np.searchsorted(self._cumulative, rng.random()))
-            photo = self.photos[min(at, len(self.photos) - 1)]
-            sample = self._view(photo, rng)
+            try:
+                photo = self.photos[min(at, len(self.photos) - 1)]
+                sample = self._view(photo, rng)
+            except (DataError, ImageError) as error:
+                if not isinstance(self.photos, IndexedPhotos):
+                    raise
+                print(f"left out: {error}", file=sys.stderr, flush=True)  # it was not looked at before the run
+                continue
             if sample is not None:
                 return Sample(*sample, photo.name, index)
         raise InputError(
-            "50 views in a row had no usable mask; are the masks empty, or is min_area_px too large?"
+            "50 views in a row had no usable mask; are the masks empty, the photos broken (anymask data check), or is "
+            "min_area_px too large?"
         )
 
     def _view(self, photo: Photo, rng: np.random.Generator) -> tuple[Tensor, Tensor] | None:
@@ -122,6 +129,14 @@ class PromptDataset(Dataset[Sample]):
             return None
         masks = masks[np.arange(self.masks_per_photo) % len(masks)]
         return image, torch.from_numpy(masks)
+
+
+def _weights(photos: Sequence[Photo], balance: float) -> np.ndarray:
+    """How often each photo is drawn, (N): n^-balance for one of a set of n."""
+    sizes = set_sizes(photos)
+    if isinstance(photos, IndexedPhotos):
+        return np.concatenate([np.full(len(s.names), sizes[s.source] ** -balance) for s in photos.shards])
+    return np.array([sizes[photo.source] ** -balance for photo in photos])
 
 
 def decode_rgb(photo: Photo) -> np.ndarray:

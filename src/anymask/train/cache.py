@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,9 @@ class EmbeddingCache:
         return features[0].float()
 
     @torch.no_grad()
-    def fill(self, sam: Sam, photos: list[Photo], side: int, config: TrainConfig, say: Callable[[str], None]) -> None:
+    def fill(
+        self, sam: Sam, photos: Sequence[Photo], side: int, config: TrainConfig, say: Callable[[str], None]
+    ) -> None:
         """Compute and store what is missing; photos of which no file can be read. Says how far it is now and then."""
         self.folder.mkdir(parents=True, exist_ok=True)
         missing = [photo for photo in photos if not self._is_whole(self.path(photo, side), side)]

@@ -22,6 +22,7 @@ FREE: dict[str, str] = {
     "clip_norm": "touches one step at a time",
     "ema": "as clip_norm",
     "data": "a path; the photos behind it should be the same",
+    "stream": "the same photos in the same order, read later",
     "cache_dir": "a path",
     "device": "the same numbers elsewhere, but for rounding",
     "precision": "as device",

@@ -66,6 +66,7 @@ class TrainConfig:
     `embeddings/` of the run; for a frozen encoder and views without augmentation.
     accumulate: backward passes over so many batches before a step. sharding: of several processes, "ddp" or "fsdp".
     precision: of the arithmetic, see `model.precision`: "bf16" runs under autocast, weights and losses stay float32.
+    stream: read photos of SA-1B tar shards when they are needed, not all before the first step (`IndexedPhotos`).
     ema: decay of the averaged weights that are evaluated and shipped. balance: see `data.loader.PromptDataset`.
     curves: TensorBoard files in `curves/` of the run, where tensorboard is installed; a picture of the masks every
     pictures_every steps.
@@ -76,6 +77,7 @@ class TrainConfig:
     init_prefixes: list[str] = field(default_factory=lambda: [""])
     tie_positions: bool = False
     data: list[str] = field(default_factory=list)
+    stream: bool = False
     seed: int = 0
     lr: float = 5e-4
     encoder_lr: float = 5e-4

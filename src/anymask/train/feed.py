@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +26,7 @@ class Feed:
     process, then the same for the next of its batches. embed: stored embedding of a photo at a side in pixels.
     """
 
-    photos: list[Photo]
+    photos: Sequence[Photo]
     config: TrainConfig
     model_side: int
     rank: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ class StepResult:
 class Trainer:
     """Model, optimiser and their averaged copy; `run` trains until the last phase ends."""
 
-    def __init__(self, config: TrainConfig, photos: list[Photo], out: Path) -> None:
+    def __init__(self, config: TrainConfig, photos: Sequence[Photo], out: Path) -> None:
         keep_freed_memory()
         self.processes = processes_of_this_run(config.device, config.sharding)
         torch.manual_seed(config.seed)

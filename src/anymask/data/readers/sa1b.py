@@ -71,7 +71,7 @@ def _tar_jobs(path: Path, problems: Problems | None) -> Iterator[Callable[[], Ph
                 if len(pair) == 2:
                     del waiting[stem]
                     source = path.stem.rsplit("-", 1)[0]
-                    yield partial(_photo, stem, source, path, pair["image"], pair["json"], problems)
+                    yield partial(photo_of_pair, stem, source, path, pair["image"], pair["json"], problems)
     except (tarfile.TarError, EOFError) as error:
         complain(problems, "broken record", path, f"not a readable tar shard: {error}. Download it again.")
     if waiting:
@@ -83,12 +83,14 @@ def _photo_of_files(folder: Path, record: Path, problems: Problems | None) -> Ph
     for suffix in PHOTO_SUFFIXES:
         photo = record.with_suffix(suffix)
         if photo.is_file():
-            return _photo(record.stem, folder.name, folder, read_bytes(photo), record.read_bytes(), problems)
+            return photo_of_pair(record.stem, folder.name, folder, read_bytes(photo), record.read_bytes(), problems)
     raise DataError("missing file", record, f"no {record.stem}.jpg beside it.")
 
 
-def _photo(stem: str, source: str, path: Path, encoded: bytes, record: bytes, problems: Problems | None) -> Photo:
-    """stem: name without suffix. path: the tar or folder, for messages."""
+def photo_of_pair(
+    stem: str, source: str, path: Path, encoded: bytes, record: bytes, problems: Problems | None
+) -> Photo:
+    """A photo from the bytes of its two files. stem: name without suffix. path: the tar or folder, for messages."""
     file = path / f"{stem}.json"
     try:
         content = json.loads(record)
