@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from anymask.engine.report import Report
-    from anymask.engine.store import Store
+from anymask.cli import engine_report
+from anymask.cli.engine_shared import AsJson, Database, Project, open_project, require_parts
 
 app = typer.Typer(help="Build a data set: a store of photos, masks, tasks and reviews.", no_args_is_help=True)
 
-Database = Annotated[str, typer.Argument(metavar="DB", help="SQLite file, or postgresql://user@host/name.")]
-Project = Annotated[str | None, typer.Option("--project", "-p", help="Which project; needed where there are several.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+app.command("report", no_args_is_help=True)(engine_report.report)
 
 
 @app.command("init", no_args_is_help=True)
@@ -34,7 +31,7 @@ def init(
     """
     from anymask.engine.store import make_store
 
-    _require_parts()
+    require_parts()
     store = make_store(database, project)
     print(f"{database} is ready; projects: {', '.join(store.project_names())}")
     store.close()
@@ -87,26 +84,7 @@ def show_status(database: Database, project: Project = None, as_json: AsJson = F
         return
     print(f"round {current.number}, stage {current.stage} ({current.stage_name})")
     print(f"{now.num_images:,} photos, {now.num_unreadable:,} unreadable; {now.num_masks:,} masks")
-    _print_tasks(now.tasks)
-
-
-@app.command("report", no_args_is_help=True)
-def report(database: Database, project: Project = None, as_json: AsJson = False) -> None:
-    """Count masks, time per mask and masks per image by round and stage, and reviews.
-
-    **Example**
-
-    `anymask engine report masks.db --json`
-    """
-    from anymask.engine.report import make_report
-
-    store, project_id = open_project(database, project)
-    counted = make_report(store, project_id)
-    store.close()
-    if as_json:
-        print(json.dumps(counted.to_json(), indent=2))
-    else:
-        _print_report(counted)
+    engine_report.print_tasks(now.tasks)
 
 
 @app.command("export", no_args_is_help=True)
@@ -156,45 +134,3 @@ def import_(
     done = import_masks(store, project_id, source, format_name, stage=stage)
     store.close()
     print(f"{done.num_photos:,} photos, {done.num_masks:,} masks added, {done.num_known:,} were there")
-
-
-def open_project(database: str, project: str | None) -> tuple[Store, int]:
-    """The store at a place, and the id of a project in it."""
-    from anymask.engine.store import open_store
-
-    _require_parts()
-    store = open_store(database)
-    return store, store.project_id(project)
-
-
-def _require_parts() -> None:
-    from importlib.util import find_spec
-
-    from anymask.core.errors import MissingExtraError
-
-    if find_spec("sqlalchemy") is None or find_spec("alembic") is None:
-        raise MissingExtraError("the store needs SQLAlchemy and Alembic: pip install 'anymask[engine]'.")
-
-
-def _print_tasks(tasks: dict[str, dict[str, int]]) -> None:
-    for kind, states in sorted(tasks.items()):
-        print(f"{kind}: " + ", ".join(f"{num:,} {state}" for state, num in sorted(states.items())))
-
-
-def _print_report(report: Report) -> None:
-    print(
-        f"{report.num_images:,} photos, {report.num_unreadable:,} unreadable, {report.num_annotated:,} with masks; "
-        f"{report.num_masks:,} masks"
-    )
-    for stage in report.stages:
-        seconds = stage.seconds_per_mask
-        time = "no times" if seconds is None else f"{seconds:.1f} s a mask"
-        print(
-            f"round {stage.round}, stage {stage.stage} ({stage.stage_name}): {stage.num_masks:,} masks on "
-            f"{stage.num_images:,} photos, {stage.masks_per_image:.1f} each, {time}\n"
-            f"  {stage.num_by_people:,} by people, {stage.num_by_models:,} by models, {stage.num_imported:,} imported; "
-            f"{stage.num_accepted:,} accepted, {stage.num_edited:,} edited, {stage.num_rejected:,} rejected"
-        )
-    if report.reviews:
-        print("reviews: " + ", ".join(f"{num:,} {action}" for action, (num, _) in sorted(report.reviews.items())))
-    _print_tasks(report.tasks)

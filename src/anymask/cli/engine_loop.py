@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anymask.cli.engine import Database, Project, open_project
+from anymask.cli.engine_shared import Database, Project, open_project
 
 if TYPE_CHECKING:
     from anymask.engine.stages import WorkedOff

@@ -54,36 +54,40 @@ def draw_report(reports: list[SetReport], path: Path) -> None:
     """Heat maps of mask centres, and masks per photo, size and concavity of each set, as PNG."""
     require_matplotlib()
     import matplotlib as mpl
+
+    with mpl.rc_context(STYLE), write_aside(path) as part:
+        figure_of(reports).savefig(part, format="png")
+
+
+def figure_of(reports: list[SetReport], title: str | None = None) -> Any:
+    """The same as a matplotlib figure, to be drawn within `STYLE`. title: by default what is in the sets."""
+    import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(STYLE):
-        maps, charts, height_in = _places(len(reports))
-        figure = Figure(figsize=(WIDTH_IN, height_in), dpi=200, facecolor="white")
-        FigureCanvasAgg(figure)
+    maps, charts, height_in = _places(len(reports))
+    figure = Figure(figsize=(WIDTH_IN, height_in), dpi=200, facecolor="white")
+    FigureCanvasAgg(figure)
 
-        def axes_at(place: tuple[float, float, float, float]) -> Any:
-            left, top, width, height = place
-            return figure.add_axes(
-                (left / WIDTH_IN, 1 - (top + height) / height_in, width / WIDTH_IN, height / height_in)
-            )
+    def axes_at(place: tuple[float, float, float, float]) -> Any:
+        left, top, width, height = place
+        return figure.add_axes((left / WIDTH_IN, 1 - (top + height) / height_in, width / WIDTH_IN, height / height_in))
 
-        _draw_title(figure, reports, height_in)
-        smooth = [_smoothed(np.array(r.summary["centers"], np.float32), r.summary["masks"]) for r in reports]
-        top = max(2.0, float(np.percentile([s.max() for s in smooth], 75)))
-        for i, place in enumerate(maps):
-            image = _draw_map(axes_at(place), reports[i], smooth[i], top, SERIES[i % len(SERIES)], len(reports) > 1)
-        left, from_top, width, height = maps[min(len(maps), MAPS_PER_ROW) - 1]
-        bar = figure.colorbar(image, cax=axes_at((left + width + 0.1, from_top, 0.07, height)))
-        bar.outline.set_visible(False)
-        bar.ax.tick_params(length=0, labelsize=7.5, pad=2)
-        bar.ax.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4, steps=[1, 2, 5, 10]))
-        counts, sizes, concavities = map(axes_at, charts)
-        _draw_counts(counts, reports)
-        _draw_histogram(sizes, reports, "relative_size", "Relative size", "√(mask area / photo area)")
-        _draw_histogram(concavities, reports, "concavity", "Concavity", "1 − mask area / hull area")
-        with write_aside(path) as part:
-            figure.savefig(part, format="png")
+    _draw_title(figure, reports, height_in, title)
+    smooth = [_smoothed(np.array(r.summary["centers"], np.float32), r.summary["masks"]) for r in reports]
+    top = max(2.0, float(np.percentile([s.max() for s in smooth], 75)))
+    for i, place in enumerate(maps):
+        image = _draw_map(axes_at(place), reports[i], smooth[i], top, SERIES[i % len(SERIES)], len(reports) > 1)
+    left, from_top, width, height = maps[min(len(maps), MAPS_PER_ROW) - 1]
+    bar = figure.colorbar(image, cax=axes_at((left + width + 0.1, from_top, 0.07, height)))
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0, labelsize=7.5, pad=2)
+    bar.ax.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4, steps=[1, 2, 5, 10]))
+    counts, sizes, concavities = map(axes_at, charts)
+    _draw_counts(counts, reports)
+    _draw_histogram(sizes, reports, "relative_size", "Relative size", "√(mask area / photo area)")
+    _draw_histogram(concavities, reports, "concavity", "Concavity", "1 − mask area / hull area")
+    return figure
 
 
 Place = tuple[float, float, float, float]  # left, top, width, height in inches, from the top left corner
@@ -115,7 +119,7 @@ def _places(num_maps: int) -> tuple[list[Place], list[Place], float]:
     return maps, charts, top + CHART_IN + FOOT_IN
 
 
-def _draw_title(figure: Any, reports: list[SetReport], height_in: float) -> None:
+def _draw_title(figure: Any, reports: list[SetReport], height_in: float, title: str | None) -> None:
     photos = sum(r.summary["photos"] for r in reports)
     masks = sum(r.summary["masks"] for r in reports)
     problems = sum(len(r.problems) for r in reports)
@@ -123,7 +127,8 @@ def _draw_title(figure: Any, reports: list[SetReport], height_in: float) -> None
     found = "no problems" if not problems else f"{problems:,} problem{'s' * (problems > 1)}"
     left = (LEFT_IN - 0.2 * (len(reports) == 1)) / WIDTH_IN
     row = 1 - 0.33 / height_in
-    title = f"{name}{photos:,} photos, {masks:,} masks"
+    found = found if title is None else ""
+    title = title or f"{name}{photos:,} photos, {masks:,} masks"
     figure.text(left, row, title, fontsize=13, fontweight="bold", va="center")
     figure.text(1 - 0.2 / WIDTH_IN, row, found, fontsize=8.5, color=SOFT, va="center", ha="right")
     if len(reports) > 1:

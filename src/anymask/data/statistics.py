@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +73,11 @@ class Statistics:
 
     def add(self, photo: Photo) -> None:
         """Count a photo and measure its masks; empty masks are left out."""
-        shapes = [shape for rle in photo.rles if (shape := mask_shape(rle)) is not None]
+        self.add_masks(photo.rles)
+
+    def add_masks(self, rles: Iterable[Mapping[str, Any]]) -> None:
+        """The same for the masks of a photo alone."""
+        shapes = [shape for rle in rles if (shape := mask_shape(rle)) is not None]
         self.masks_per_photo.append(len(shapes))
         self._shapes += shapes
 

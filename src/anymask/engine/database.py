@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Double, Engine, create_engine, event, inspect
+from sqlalchemy import BigInteger, Connection, Double, Engine, create_engine, event, inspect
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
@@ -42,6 +42,23 @@ def _sqlite_time(*_: Any, **__: Any) -> str:
 @compiles(database_time, "postgresql")
 def _postgresql_time(*_: Any, **__: Any) -> str:
     return "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
+
+
+class whole_part(FunctionElement):  # noqa: N801 - a function in SQL
+    """The largest whole number up to a positive value, as an SQL expression; SQLite may be built without `floor`."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(whole_part, "sqlite")
+def _sqlite_whole(element: Any, compiler: Any, **options: Any) -> str:
+    return f"CAST({compiler.process(element.clauses, **options)} AS INTEGER)"
+
+
+@compiles(whole_part, "postgresql")
+def _postgresql_whole(element: Any, compiler: Any, **options: Any) -> str:
+    return f"CAST(floor({compiler.process(element.clauses, **options)}) AS BIGINT)"
 
 
 def connect(place: str | Path) -> Engine:
