@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
-from anymask.cli import engine_report
+from anymask.cli import engine_report, engine_study
 from anymask.cli.engine_shared import AsJson, Database, Project, open_project, require_parts
 
 app = typer.Typer(help="Build a data set: a store of photos, masks, tasks and reviews.", no_args_is_help=True)
 
 app.command("report", no_args_is_help=True)(engine_report.report)
+app.command("study", no_args_is_help=True)(engine_study.study)
 
 
 @app.command("init", no_args_is_help=True)
