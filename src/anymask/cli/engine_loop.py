@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from anymask.cli.engine_shared import Database, Project, open_project
+from anymask.core.errors import OptionError, unknown_name
 
 if TYPE_CHECKING:
     from anymask.engine.stages import WorkedOff
@@ -24,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("simulate", no_args_is_help=True)(simulate)
     app.command("detector", no_args_is_help=True)(detector)
     app.command("prefill", no_args_is_help=True)(prefill)
+    app.command("automatic", no_args_is_help=True)(automatic)
 
 
 def simulate(
@@ -121,6 +123,58 @@ def prefill(
     done = filler.work(project_id, say)
     store.close()
     tell(done, "prefilled")
+
+
+def automatic(
+    database: Database,
+    project: Project = None,
+    photos: Annotated[int | None, typer.Option(help="At most so many of the photos without masks.")] = None,
+    override: Annotated[
+        list[str], typer.Option("--set", help="Generator option, such as `pred_iou_thresh=0.9`. May repeat.")
+    ] = [],  # noqa: B006
+    engine: Annotated[str, typer.Option(help="`local` or `ray`.")] = "local",
+    workers: Annotated[int, typer.Option(help="Of Ray.")] = 2,
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster to join.")] = None,
+) -> None:
+    """Begin stage 3: the generator with the paper's filters on all photos without masks; thresholds are recorded.
+
+    The paper's settings; for lite thresholds on its own scale, without crops. Run it again, and it goes on.
+
+    **Examples**
+
+    `anymask engine automatic masks.db --set pred_iou_thresh=0.8`
+
+    `anymask engine automatic postgresql://anna@server/masks --engine ray --workers 8`
+    """
+    from anymask.engine.automatic import automatic_here, automatic_on_ray, begin_automatic, generator_options
+    from anymask.engine.models import first_version, load_version
+    from anymask.engine.stages import remaining_images
+
+    if engine not in ("local", "ray"):
+        raise unknown_name("engine", engine, ["local", "ray"])
+    store, project_id = open_project(database, project)
+    model = first_version(store, project_id)
+    options = generator_options(load_version(model), **parse_options(override))
+    begin_automatic(store, project_id, remaining_images(store, project_id)[:photos], options, model.id)
+    if engine == "ray":
+        done = automatic_on_ray(database, project_id, workers, address)
+    else:
+        done = automatic_here(store, project_id, "generator", say)
+    store.close()
+    tell(done, "done")
+
+
+def parse_options(texts: list[str]) -> dict[str, Any]:
+    """`name=value` texts to numbers and words."""
+    from omegaconf import OmegaConf
+
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, _ = text.partition("=")
+        if not equals:
+            raise OptionError(f"--set {text}: expected name=value, such as pred_iou_thresh=0.9.")
+        found[name] = OmegaConf.from_dotlist([text])[name]
+    return found
 
 
 def tell(done: WorkedOff, verb: str) -> None:

@@ -12,6 +12,7 @@ from anymask.cli import (
     data,
     engine,
     engine_loop,
+    engine_run,
     evaluate,
     everything,
     export,
@@ -41,6 +42,7 @@ app.command("train", no_args_is_help=True)(train.train)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
 engine_loop.add_to(engine.app)
+engine_run.add_to(engine.app)
 app.add_typer(engine.app, name="engine")
 app.add_typer(evaluate.app, name="evaluate")
 

@@ -47,8 +47,7 @@ def first_version(store: Store, project_id: int, model: str = "lite") -> ModelVe
         return serving
     file = require_local(model) if is_model_name(model) else Path(model).expanduser().resolve()
     place = model if is_model_name(model) else str(file)
-    version_id = store.add_model_version(project_id, "v0", place, sha256=file_hash(file))
-    store.promote_model(version_id)
+    version_id = store.add_model_version(project_id, "v0", place, sha256=file_hash(file), promoted=True)
     return version(store, version_id)
 
 

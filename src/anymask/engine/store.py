@@ -116,8 +116,12 @@ class Store:
         sha256: str | None = None,
         parent_id: int | None = None,
         facts: Mapping[str, Any] | None = None,
+        promoted: bool = False,
     ) -> int:
-        """Record a model; returns its id. facts: data set, recipe, scores. InputError where the name is taken."""
+        """Record a model; returns its id. facts: data set, recipe, scores. promoted: it serves from now on.
+
+        InputError where the name is taken.
+        """
         table = model_versions.c
         with self.transaction(writes=True) as connection:
             taken = select(table.id).where(table.project_id == project_id, table.name == name)
@@ -131,6 +135,7 @@ class Store:
                 "parent_id": parent_id,
                 "facts": dict(facts or {}),
                 "created_at": database_time(),
+                "promoted_at": database_time() if promoted else None,
             }
             return _new_id(connection, model_versions, values)
 

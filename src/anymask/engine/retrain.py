@@ -1,0 +1,105 @@
+"""Retraining: publish a data set, train from the serving model, judge, promote what is not worse (PAPER §4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from anymask.core.errors import StateError
+from anymask.engine.held_out import HeldOut, HeldOutScore
+from anymask.engine.models import ModelVersion, file_hash, load_version, serving_version, version, versions
+from anymask.engine.publish import DataSet, publish
+from anymask.engine.store import Store
+from anymask.train.config import TrainConfig
+from anymask.train.loop import Trainer
+
+OVERSAMPLE = 10  # people's masks beside automatic ones (PAPER §3.4, §7.7)
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """Where and how. work: folder of data sets, runs and scores. config: a recipe; it starts from the serving model.
+
+    margin: by how many points of one-click mIoU (selected) the new model may be worse and still be promoted.
+    """
+
+    work: Path
+    config: TrainConfig
+    held_out: HeldOut
+    recipe: str = "engine"
+    oversample: int = OVERSAMPLE
+    margin: float = 0.0
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """What came of it."""
+
+    model: ModelVersion
+    data: DataSet
+    before: HeldOutScore
+    after: HeldOutScore
+
+    @property
+    def is_promoted(self) -> bool:
+        """Does the new model serve now?"""
+        return self.model.is_promoted
+
+
+def retrain(
+    store: Store, project_id: int, settings: Retraining, say: Callable[[str], None] = lambda text: None
+) -> Retrained:
+    """Make the next model version. Stopped at any moment, the same call goes on where it was.
+
+    The version's data set, recipe, scores and parent are recorded with it. Raises StateError without a serving model
+    (`models.first_version` makes one), InputError where there is nothing to train on.
+    """
+    parent = serving_version(store, project_id)
+    if parent is None:
+        raise StateError("no model serves this project yet; name the first with models.first_version.")
+    work = settings.work
+    name = f"v{len(versions(store, project_id))}"
+    before = settings.held_out.score_once(work / "scores", _hash_of(parent), lambda: load_version(parent), say)
+    about = {"version": name, "parent": parent.name, "parent_sha256": parent.sha256}
+    data = publish(store, project_id, work / "datasets" / name, about)
+    say(f"{name}: {data.num_masks:,} masks on {data.num_photos:,} photos in {data.folder}")
+    weights = _train(settings, data, parent, work / "runs" / name)
+    digest = file_hash(weights)
+    trained = ModelVersion(-1, name, str(weights), digest, parent.id, {}, False)
+    after = settings.held_out.score_once(work / "scores", digest, lambda: load_version(trained), say)
+    facts = {
+        "data_set": str(data.folder),
+        "data_set_sha256": data.sha256,
+        "num_masks": {str(f["stage"]): f["num_masks"] for f in data.manifest["files"]},
+        "recipe": settings.recipe,
+        "config": asdict(settings.config),
+        "held_out": {"key": settings.held_out.key, "before": before.to_json(), "after": after.to_json()},
+        **settings.facts,
+    }
+    is_good = after.selected >= before.selected - settings.margin
+    new_id = store.add_model_version(
+        project_id, name, str(weights), sha256=digest, parent_id=parent.id, facts=facts, promoted=is_good
+    )
+    made = Retrained(version(store, new_id), data, before, after)
+    say(
+        f"{name}: one click {before.selected:.1f} → {after.selected:.1f} mIoU, clicks {before.clicks:.2f} → "
+        f"{after.clicks:.2f}; {'it serves now' if made.is_promoted else f'worse, so {parent.name} goes on serving'}"
+    )
+    return made
+
+
+def _train(settings: Retraining, data: DataSet, parent: ModelVersion, out: Path) -> Path:
+    weights = out / "model.safetensors"
+    if not weights.is_file():
+        config = replace(settings.config, init=str(parent.file), init_prefixes=[""])
+        has_automatic = any(file["stage"] == 3 for file in data.manifest["files"])
+        photos = data.photos(oversample=settings.oversample if has_automatic else 1)
+        Trainer(config, photos, out).run()
+    return weights.resolve()
+
+
+def _hash_of(model: ModelVersion) -> str:
+    return model.sha256 or file_hash(model.file)
