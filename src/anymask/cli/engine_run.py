@@ -71,7 +71,7 @@ def run(
     config: Config = "engine",
     override: Override = [],  # noqa: B006
     max_masks: Annotated[int, typer.Option(help="Objects that the annotator marks on a photo, at most.")] = 24,
-    move_on: Annotated[float, typer.Option(help="Seconds of a mask after which to go to the next photo.")] = 30.0,
+    move_on: Annotated[float, typer.Option(help="Seconds of a mask after which to go to the next photo.")] = 60.0,
     detector_steps: Annotated[int, typer.Option(help="Training steps of the detector.")] = 300,
     generator: Annotated[list[str], typer.Option(help="Generator option, `name=value`. May repeat.")] = [],  # noqa: B006
     margin: Annotated[float, typer.Option(help="Points of mIoU that a promoted model may be worse by.")] = 0.0,

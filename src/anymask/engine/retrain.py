@@ -97,7 +97,10 @@ def _train(settings: Retraining, data: DataSet, parent: ModelVersion, out: Path)
         config = replace(settings.config, init=str(parent.file), init_prefixes=[""])
         has_automatic = any(file["stage"] == 3 for file in data.manifest["files"])
         photos = data.photos(oversample=settings.oversample if has_automatic else 1)
-        Trainer(config, photos, out).run()
+        trainer = Trainer(config, photos, out)
+        trainer.run()
+        if not weights.is_file():
+            raise StateError(f"the training was told to stop at step {trainer.step}; run it again, and it goes on.")
     return weights.resolve()
 
 
