@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anymask.cli.engine_shared import Database, Project, open_project
 from anymask.cli.engine_loop import parse_options, say
+from anymask.cli.engine_shared import Database, Project, open_project
 from anymask.core.errors import OptionError
 
 if TYPE_CHECKING:

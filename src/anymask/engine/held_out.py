@@ -79,7 +79,7 @@ class HeldOut:
 
     def score(self, segmenter: TorchSegmenter, say: Callable[[str], None] = lambda text: None) -> HeldOutScore:
         """Click every chosen mask of every photo."""
-        rows: dict[str, list[tuple[float, float, float, bool]]] = {}
+        rows: dict[str, list[np.ndarray]] = {}
         rule = Protocol(self.protocol.min_area_px, self.protocol.max_masks)
         for done, photo in enumerate(self.photos, 1):
             truth = chosen_masks(photo, rule)
@@ -87,19 +87,20 @@ class HeldOut:
                 (embedding,) = segmenter.encode([read_image(photo.encoded)])
                 answers = click_rounds(segmenter, embedding, truth, self.protocol.clicks)
                 needed = clicks_to_reach(answers.selected, self.protocol.target_iou)
-                reached = (answers.selected >= self.protocol.target_iou).any(axis=1)
-                rows.setdefault(photo.source, []).extend(
-                    zip(answers.selected[:, 0], answers.oracle, needed.astype(float), reached.tolist())
-                )
+                reached = (answers.selected >= self.protocol.target_iou).any(axis=1).astype(float)
+                one = np.stack([answers.selected[:, 0], answers.oracle, needed, reached], axis=1)
+                rows.setdefault(photo.source, []).append(one)
             if done % 20 == 0 or done == len(self.photos):
                 say(f"held-out: {done} of {len(self.photos)} photos")
         if not rows:
             raise InputError(f"the held-out photos have no mask of {self.protocol.min_area_px} px² or more.")
         names = ("selected", "oracle", "clicks", "reached")
         percent = np.array([100.0, 100.0, 1.0, 100.0])
-        sets = {name: dict(zip(names, (np.mean(of, axis=0) * percent).tolist())) for name, of in rows.items()}
+        sets = {
+            name: dict(zip(names, (np.concatenate(of).mean(axis=0) * percent).tolist())) for name, of in rows.items()
+        }
         mean = {name: float(np.mean([values[name] for values in sets.values()])) for name in names}
-        return HeldOutScore(**mean, num_masks=sum(map(len, rows.values())), sets=sets)
+        return HeldOutScore(**mean, num_masks=sum(len(part) for of in rows.values() for part in of), sets=sets)
 
     def score_once(
         self, folder: Path, sha256: str, load: Callable[[], TorchSegmenter], say: Callable[[str], None]

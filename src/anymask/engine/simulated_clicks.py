@@ -26,8 +26,8 @@ class Hand:
     satisfied_iou: no further click once the mask is this good. max_clicks: then the rest is done by brush.
     start_s: finding the object and the first click; a box by extreme points takes 7 s (PAPER §4.2: 14 s a mask is
     twice that). click_s: each further click (the paper gives none). by_hand_s: a mask without a model, 6.5 × 14 s in
-    the paper; the brush takes the part of it that the clicks left wrong. move_on_s: after a mask that took longer, go to
-    the next photo; the paper's hint is 30 s, but with 34 s a mask at the start people cannot have taken it literally.
+    the paper; the brush takes the part of it that the clicks left wrong. move_on_s: after a mask that took longer, go
+    to the next photo; the paper's hint is 30 s, but at 34 s a mask in the beginning people cannot have kept to it.
     Those 34 s are 5 clicks that reach an IoU of 0.77, the 14 s later 5 clicks that reach 0.99.
     """
 
