@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
-from anymask.cli import engine_report, engine_study
+from anymask.cli import engine_release, engine_report, engine_study
 from anymask.cli.engine_shared import AsJson, Database, Project, open_project, require_parts
 
 app = typer.Typer(help="Build a data set: a store of photos, masks, tasks and reviews.", no_args_is_help=True)
 
 app.command("report", no_args_is_help=True)(engine_report.report)
 app.command("study", no_args_is_help=True)(engine_study.study)
+app.command("release", no_args_is_help=True)(engine_release.release)
 
 
 @app.command("init", no_args_is_help=True)

@@ -106,7 +106,7 @@ def mask_to_logits(
         # edges of the cells, in original pixels along this axis; beyond the photo there is nothing to cover
         edges = np.arange(low_res_hw[axis] + 1) * (frame.side / low_res_hw[axis])
         edges = edges * (frame.original_hw[axis] / frame.input_hw[axis])
-        coverage = _area_average(coverage, edges, axis)
+        coverage = area_average(coverage, edges, axis)
     return (strength * (2 * coverage.clip(0, 1) - 1)).astype(np.float32)[None]
 
 
@@ -119,7 +119,7 @@ def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
     return int(np.count_nonzero(a & b)) / union if union else 1.0
 
 
-def _area_average(values: np.ndarray, edges: np.ndarray, axis: int) -> np.ndarray:
+def area_average(values: np.ndarray, edges: np.ndarray, axis: int) -> np.ndarray:
     """Mean of `values`, pixels [i, i + 1) along `axis`, between neighbouring edges; zero beyond the photo."""
     length = values.shape[axis]
     total = np.zeros([n + (i == axis) for i, n in enumerate(values.shape)], dtype=np.float32)

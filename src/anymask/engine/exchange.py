@@ -59,7 +59,7 @@ def export_masks(
 
     def counted() -> Iterator[PhotoMasks]:
         for image, found in _images_with_masks(store, project_id):
-            records = tuple(_to_record(mask) for mask in found if _is_wanted(mask, stage, state))
+            records = tuple(to_record(mask) for mask in found if _is_wanted(mask, stage, state))
             count[0] += 1
             count[1] += len(records)
             yield PhotoMasks(PurePath(image.place).name, image.hw or (0, 0), records, image.id)
@@ -117,7 +117,8 @@ def _is_wanted(mask: StoredMask, stage: int | None, state: str | None) -> bool:
     return right_state and stage in (None, mask.stage)
 
 
-def _to_record(mask: StoredMask) -> MaskRecord:
+def to_record(mask: StoredMask) -> MaskRecord:
+    """What the formats write of a stored mask."""
     prompts = mask.prompts or {}
     point, crop = prompts.get("point_xy"), prompts.get("crop_xywh")
     return MaskRecord(
