@@ -181,7 +181,8 @@ def tell(done: WorkedOff, verb: str) -> None:
     """One line of what was done; exit code 1 where photos were left out."""
     print(f"{done.num_photos:,} photos {verb}, {done.num_masks:,} masks")
     if done.skipped:
-        print(f"anymask: {len(done.skipped)} photos were skipped; the reasons are above.", file=sys.stderr)
+        for place, why in done.skipped:
+            print(f"anymask: {why if place in why else f'{place}: {why}'}", file=sys.stderr)
         raise typer.Exit(1)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,7 @@ def automatic_on_ray(
     """The same in so many Ray workers, each of which opens the store; place: its file or URL, seen by all machines."""
     from anymask.predict.ray_engine import RaySettings, ray_cluster
 
+    place = place if "://" in place else str(Path(place).resolve())
     with ray_cluster(RaySettings(num_workers, address, num_threads)):
         import ray
 

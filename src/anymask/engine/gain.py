@@ -84,7 +84,7 @@ def draw_gain(points: Sequence[Point], path: Path, clicks: int, target: float) -
         right.set_title(title, loc="left", color=INK, fontsize=10)
         for axes in (left, right):
             axes.set_xticks(x, labels)
-            axes.set_xlim(-0.3, len(points) - 0.7)
+            axes.set_xlim(-0.4, len(points) - 0.6)
             axes.margins(y=0.25)
             axes.grid(axis="y", color=GRID, linewidth=0.6)
             axes.set_axisbelow(True)

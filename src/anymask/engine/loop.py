@@ -22,7 +22,7 @@ from anymask.engine.prefill import Prefiller, PrefillRules
 from anymask.engine.records import Round
 from anymask.engine.retrain import Retraining, retrain
 from anymask.engine.simulated_clicks import Hand
-from anymask.engine.stages import PREFILL, begin_stage, find_round, remaining_images
+from anymask.engine.stages import PREFILL, WorkedOff, begin_stage, find_round, remaining_images
 from anymask.engine.store import Store
 from anymask.engine.truth import Truth
 from anymask.predict.segmenter import TorchSegmenter
@@ -117,7 +117,7 @@ class _Step:
             facts = {"step": self.step, **filler.facts(), "detector": file_hash(file), "hand": asdict(self.plan.hand)}
             photos = self._photos(True)
             begin_stage(self.store, self.project_id, 2, photos, PREFILL, model_version_id=model.id, facts=facts)
-        filler.work(self.project_id, self.say)
+        self._tell(filler.work(self.project_id, self.say))
         self._annotate(model, segmenter)
 
     def _automatic(self, begun: Round | None, model: ModelVersion, segmenter: TorchSegmenter) -> None:
@@ -127,13 +127,17 @@ class _Step:
         if self.plan.automatic is not None:
             self.plan.automatic(self.store, self.project_id)
         else:
-            automatic_here(self.store, self.project_id, "generator", self.say)
+            self._tell(automatic_here(self.store, self.project_id, "generator", self.say))
 
     def _annotate(self, model: ModelVersion, segmenter: TorchSegmenter) -> None:
         person = SimulatedAnnotator(
             self.store, segmenter, self.plan.truth, hand=self.plan.hand, model_version_id=model.id
         )
-        person.work(self.project_id, self.say)
+        self._tell(person.work(self.project_id, self.say))
+
+    def _tell(self, done: WorkedOff) -> None:
+        for place, why in done.skipped:
+            self.say(f"{place} was left out: {why}")
 
     def _photos(self, with_truth: bool) -> list[int]:
         """The next photos without masks, for people those with ground truth."""

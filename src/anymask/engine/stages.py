@@ -126,7 +126,6 @@ def work_off(
             continue
         except ImageError as error:
             skipped.append((store.image(lease.image_id).place, str(error)))
-            say(f"{error}")
             finish_task(store, lease, skip=True)
         say(f"{kind}: {num_photos} photos, {num_masks} masks")
     return WorkedOff(num_photos, num_masks, tuple(skipped))
