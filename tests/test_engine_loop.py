@@ -23,7 +23,7 @@ from anymask.core.rle import encode_one
 from anymask.engine.automatic import automatic_here, begin_automatic, generator_options, round_facts
 from anymask.engine.held_out import HeldOut, HeldOutProtocol
 from anymask.engine.leases import next_task, save_masks
-from anymask.engine.models import ModelWatch, first_version, load_version, serving_version, versions
+from anymask.engine.models import ModelWatch, first_version, load_version, serve, serving_version, versions
 from anymask.engine.publish import open_published, publish
 from anymask.engine.records import NewMask
 from anymask.engine.report import make_report, status
@@ -158,6 +158,13 @@ def test_a_worse_model_is_kept_but_does_not_serve(tmp_path: Path) -> None:
     made = retrain(store, project, settings(tmp_path, margin=-1000.0))  # nothing gains a thousand points
     assert not made.is_promoted and serving_version(store, project) == first
     assert [v.name for v in versions(store, project)] == ["v0", "v1"]
+    watch = ModelWatch(store, project, first.id)
+    for name in ("v1", "v0", made.model.place):  # whoever knows better, and back, and other weights
+        shown = run("models", str(tmp_path / "masks.db"), "--serve", name)
+        assert watch.poll() == serving_version(store, project)
+    assert [line.split()[0] for line in shown.splitlines() if "serves" in line] == ["v2"]
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        serve(store, project, str(tmp_path / "nothing.safetensors"))
     store.close()
 
 

@@ -24,8 +24,39 @@ Override = Annotated[list[str], typer.Option("--set", help="Override of the reci
 
 def add_to(app: typer.Typer) -> None:
     """Make these the verbs of `anymask engine` too."""
+    app.command("models", no_args_is_help=True)(models)
     app.command("retrain", no_args_is_help=True)(retrain)
     app.command("run", no_args_is_help=True)(run)
+
+
+def models(
+    database: Database,
+    project: Project = None,
+    serve: Annotated[
+        str | None, typer.Option(help="Let this serve from now on: a version, a model's name, or a weights file.")
+    ] = None,
+) -> None:
+    """List the model versions of a project, or choose the one that serves; running servers switch to it.
+
+    **Examples**
+
+    `anymask engine models masks.db`
+
+    `anymask engine models masks.db --serve v1`
+    """
+    from anymask.engine.models import serve as let_serve
+    from anymask.engine.models import serving_version, versions
+
+    store, project_id = open_project(database, project)
+    if serve is not None:
+        let_serve(store, project_id, serve)
+    serving = serving_version(store, project_id)
+    for each in versions(store, project_id):
+        score = each.facts.get("held_out", {}).get("after")
+        quality = "" if score is None else f"  one click {score['selected']:.1f} mIoU"
+        mark = "  serves" if serving is not None and each.id == serving.id else ""
+        print(f"{each.name:6} {each.place}{quality}{mark}")
+    store.close()
 
 
 def retrain(

@@ -42,12 +42,22 @@ def first_version(store: Store, project_id: int, model: str = "lite") -> ModelVe
 
     model: a published model's name or a weights file.
     """
-    serving = serving_version(store, project_id)
-    if serving is not None:
-        return serving
-    file = require_local(model) if is_model_name(model) else Path(model).expanduser().resolve()
-    place = model if is_model_name(model) else str(file)
-    version_id = store.add_model_version(project_id, "v0", place, sha256=file_hash(file), promoted=True)
+    return serving_version(store, project_id) or serve(store, project_id, model)
+
+
+def serve(store: Store, project_id: int, model: str) -> ModelVersion:
+    """Let a version of the project serve from now on, also an earlier one; or make a new version of other weights.
+
+    model: a version's name, else a published model's name or a weights file. CheckpointError where there is neither.
+    """
+    known = {each.name: each for each in versions(store, project_id)}
+    if model in known:
+        store.promote_model(known[model].id)
+        return version(store, known[model].id)
+    is_published = is_model_name(model)
+    file = require_local(model) if is_published else Path(model).expanduser().resolve()
+    place, name = model if is_published else str(file), f"v{len(known)}"
+    version_id = store.add_model_version(project_id, name, place, sha256=file_hash(file), promoted=True)
     return version(store, version_id)
 
 
