@@ -23,7 +23,7 @@ from anymask.predict.formats.png import HEADER
 from anymask.predict.hierarchy import label_map
 from anymask.predict.records import MaskRecord, PhotoMasks
 
-EXACT = ("sa1b", "coco", "parquet")
+EXACT = ("sa1b", "coco", "parquet", "cvat", "label_studio")
 NO_HOLES = ("coco_polygons", "yolo", "labelme")
 scores = st.none() | st.floats(0, 1)
 numbers = st.floats(0, 1e4)
@@ -79,6 +79,8 @@ def filled(mask: np.ndarray) -> np.ndarray:
 @settings(deadline=None, max_examples=40)
 @given(photos())
 def test_exact_formats(name: str, found: list[PhotoMasks]) -> None:
+    if name == "cvat":  # has no word for an empty mask
+        found = [replace(p, masks=tuple(m for m in p.masks if m.num_px)) for p in found]
     assert round_trip(found, name) == found
 
 

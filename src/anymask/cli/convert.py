@@ -14,7 +14,12 @@ from anymask.core.errors import InputError
 def convert(
     source: Annotated[Path, typer.Argument(help="A file or folder of masks.")],
     to: Annotated[
-        str, typer.Option("--to", "-t", help="sa1b, coco, coco_polygons, yolo, labelme, png, parquet or labelmap.")
+        str,
+        typer.Option(
+            "--to",
+            "-t",
+            help="sa1b, coco, coco_polygons, yolo, labelme, cvat, label_studio, png, parquet or labelmap.",
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the result; it may exist.")],
     source_format: Annotated[
@@ -23,8 +28,8 @@ def convert(
 ) -> None:
     """Convert masks between formats.
 
-    Reads these and SA-1B's tar shards. SA-1B, COCO and Parquet keep everything. PNG drops labels; polygons
-    (coco_polygons, yolo, labelme) fill holes; a label map shows smaller masks over larger ones.
+    Reads these and SA-1B's tar shards. SA-1B, COCO, CVAT, Label Studio and Parquet keep everything. PNG drops labels;
+    polygons (coco_polygons, yolo, labelme) fill holes; a label map shows smaller masks over larger ones.
 
     **Examples**
 

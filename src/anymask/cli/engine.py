@@ -94,7 +94,7 @@ def export(
     database: Database,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files; made if needed.")],
     format_name: Annotated[
-        str, typer.Option("--format", "-f", help="sa1b, coco, coco_polygons, yolo, labelme, png, parquet, labelmap.")
+        str, typer.Option("--format", "-f", help="One of `anymask convert`: sa1b, coco, yolo, cvat, label_studio …")
     ] = "sa1b",
     project: Project = None,
     stage: Annotated[int | None, typer.Option(help="Masks of this stage only: 0 imported, 1, 2 or 3.")] = None,

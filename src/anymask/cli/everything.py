@@ -23,7 +23,7 @@ def everything(
     format_name: Annotated[
         str,
         typer.Option(
-            "--format", "-f", help="sa1b, sa1b-shards, coco, coco_polygons, yolo, labelme, png, parquet or labelmap."
+            "--format", "-f", help="sa1b, sa1b-shards, coco, coco_polygons, yolo, labelme, cvat, label_studio, png …"
         ),
     ] = "sa1b",
     model: Annotated[str, typer.Option(help="`lite` (inside the package), `vit_b`, `vit_l` or `vit_h`.")] = "lite",

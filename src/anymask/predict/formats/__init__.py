@@ -47,6 +47,8 @@ FORMATS = {
     "coco_polygons": About("annotations.json with polygons; fills holes", one_file=True),
     "yolo": About("labels/<photo>.txt with one polygon for each mask; fills holes", one_file=True, per_photo=True),
     "labelme": About("one labelme JSON for each photo; fills holes", per_photo=True),
+    "cvat": About("annotations.xml as CVAT for images 1.1; keeps everything", one_file=True),
+    "label_studio": About("label_studio.json with brushes, and the set-up; keeps everything", one_file=True),
     "png": About(
         "a folder for each photo with 0.png, 1.png … and metadata.csv, as amg.py of segment_anything", per_photo=True
     ),
@@ -121,6 +123,10 @@ def recognise(path: Path) -> str:
     if path.is_dir():
         if (path / "annotations.json").is_file():
             return "coco"
+        if (path / "annotations.xml").is_file():
+            return "cvat"
+        if (path / "label_studio.json").is_file():
+            return "label_studio"
         if (path / "masks.parquet").is_file():
             return "parquet"
         if any(path.glob("*.tar")):
@@ -134,13 +140,20 @@ def recognise(path: Path) -> str:
         elif any(path.glob("*.png")):
             return "labelmap"
     if path.is_file() and path.suffix == ".json":
+        if _is_list(path):
+            return "label_studio"
         content = load_json(path)
         for name, key in (("coco", "images"), ("labelme", "shapes"), ("sa1b", "image")):
             if key in content:
                 return name
-    by_suffix = {".txt": "yolo", ".png": "labelmap", ".tar": "sa1b_shards", ".parquet": "parquet"}
+    by_suffix = {".txt": "yolo", ".png": "labelmap", ".tar": "sa1b_shards", ".parquet": "parquet", ".xml": "cvat"}
     if path.is_file() and path.suffix in by_suffix:
         return by_suffix[path.suffix]
     if path.is_file() and path.name == "metadata.csv":
         return "png"
     raise InputError(f"{path} holds no masks in a known format; name it: {', '.join(FORMATS)}.")
+
+
+def _is_list(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
