@@ -82,6 +82,16 @@ class PromptEncoder(nn.Module):
             nn.Conv2d(mask_in_chans, embed_dim, kernel_size=1),
         )
         self.no_mask_embed = nn.Embedding(1, embed_dim)
+        self.text_embed: nn.Linear | None = None  # no part of the official models
+
+    def add_text(self, width: int) -> None:
+        """Take text as a prompt: vectors of `width` numbers become tokens by one linear layer (PAPER §10.2)."""
+        self.text_embed = nn.Linear(width, self.embed_dim)
+
+    def embed_text(self, vectors: Tensor) -> Tensor:
+        """Vectors (P, D) of length 1 to tokens (P, 1, C)."""
+        assert self.text_embed is not None
+        return self.text_embed(vectors).unsqueeze(1)
 
     @property
     def mask_input_size(self) -> tuple[int, int]:

@@ -24,6 +24,8 @@ def build_trainable(config: TrainConfig) -> Sam:
         dropout=config.dropout,
         drop_path_rate=config.drop_path,
     ).train()
+    if config.text_width:
+        sam.prompt_encoder.add_text(config.text_width)
     sam.image_encoder.gradient_checkpointing = config.gradient_checkpointing
     if config.model == "lite":
         if not (config.init and "" in config.init_prefixes):  # else every weight is replaced below
@@ -53,6 +55,8 @@ def init_file(init: str) -> Path:
 def plain_model(config: TrainConfig, state: Mapping[str, Tensor]) -> Sam:
     """The model of a run's state dict without anything that belongs to training, in evaluation mode."""
     sam = build_sam(config.model, decoder_depth=config.decoder_depth)
+    if config.text_width:
+        sam.prompt_encoder.add_text(config.text_width)
     if config.lora_rank:
         state = merge_lora(state, config.lora_alpha / config.lora_rank)
     sam.load_state_dict(dict(state))

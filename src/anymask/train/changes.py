@@ -24,6 +24,7 @@ FREE: dict[str, str] = {
     "data": "a path; the photos behind it should be the same",
     "stream": "the same photos in the same order, read later",
     "cache_dir": "a path",
+    "clip": "a path",
     "device": "the same numbers elsewhere, but for rounding",
     "precision": "as device",
     "gradient_checkpointing": "memory against time, the same numbers",
@@ -38,7 +39,7 @@ FREE: dict[str, str] = {
 }
 """Field of `TrainConfig` that a resumed run may change, and why. `*` stands for a number."""
 
-FIXED = ("model", "decoder_depth", "freeze", "lora_rank", "affinity")
+FIXED = ("model", "decoder_depth", "freeze", "lora_rank", "affinity", "text_width")
 """Fields that decide which parameters there are: `--accept-changes` does not help."""
 
 

@@ -35,6 +35,12 @@ class Prompts:
         )
 
 
+def no_prompts(masks: Tensor) -> Prompts:
+    """Nothing for each of the masks (P, H, W); what starts with text."""
+    count = len(masks)
+    return Prompts(torch.zeros(count, 0, 2, device=masks.device), torch.zeros(count, 0, device=masks.device).long())
+
+
 def sample_pixels(regions: Tensor) -> Tensor:
     """One pixel (x, y), integer, uniformly from each region (P, H, W) bool; every region must have one."""
     flat = regions.flatten(1).float()

@@ -68,6 +68,8 @@ class TrainConfig:
     precision: of the arithmetic, see `model.precision`: "bf16" runs under autocast, weights and losses stay float32.
     stream: read photos of SA-1B tar shards when they are needed, not all before the first step (`IndexedPhotos`).
     ema: decay of the averaged weights that are evaluated and shipped. balance: see `data.loader.PromptDataset`.
+    text_width: above 0, text becomes a prompt: D of CLIP's vectors. clip: folder of that CLIP (`text.clip`); then every
+    mask's first prompt is its CLIP vector instead of a point or a box (PAPER §7.6).
     curves: TensorBoard files in `curves/` of the run, where tensorboard is installed; a picture of the masks every
     pictures_every steps.
     """
@@ -104,6 +106,8 @@ class TrainConfig:
     gradient_checkpointing: bool = False
     through_time: bool = False
     box_chance: float = 0.5
+    text_width: int = 0
+    clip: str | None = None
     scale: list[float] = field(default_factory=lambda: [1.0, 1.0])
     flip: float = 0.0
     color: float = 0.0
@@ -168,6 +172,12 @@ def check_config(config: TrainConfig, source: str) -> None:
         (
             config.lora_rank > 0 and config.model == "lite",
             "lora_rank needs a ViT (vit_b, vit_l, vit_h); lite has no q and v in its blocks: use the recipe finetune",
+        ),
+        (config.text_width < 0, f"text_width must be 0 (off) or more, got {config.text_width}"),
+        (config.clip is not None and not config.text_width, "clip needs text_width, the length of its vectors (768)"),
+        (
+            config.text_width > 0 and (config.cache_embeddings or config.through_time),
+            "text_width goes without cache_embeddings and through_time",
         ),
         (any(p.photos < 1 or p.masks < 1 for p in config.phases), "photos and masks of a phase must be at least 1"),
     ]

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anymask.core.errors import AnymaskError
+from anymask.core.errors import AnymaskError, OptionError
 from anymask.data.loader import Batch
 from anymask.model.sam import Sam
+from anymask.text.clip import ClipEmbedder
 from anymask.train.affinity import AffinityHead
 from anymask.train.clicks import round_plan
 from anymask.train.config import Phase, TrainConfig
@@ -39,6 +40,7 @@ class PhotoRounds(nn.Module):
         self.config, self.sam, self.affinity, self.touch = config, sam, affinity, touch
         self.encoder_trains = any(p.requires_grad for p in sam.image_encoder.parameters())
         self.weights = LossWeights(**asdict(config.losses))
+        self.embedders = [text_embedder(config)] if config.text_width else []  # in a list: frozen, no part of the state
 
     def forward(
         self, batch: Batch, phase: Phase, plan: list[bool], seed: tuple[int, ...], share: float
@@ -77,6 +79,7 @@ class PhotoRounds(nn.Module):
                     config.box_chance,
                     config.through_time,
                     None if config.through_time else backward,
+                    self._text(batch.images[i], masks[: phase.masks]),
                 )
             if config.through_time:
                 backward(result.loss)
@@ -97,6 +100,12 @@ class PhotoRounds(nn.Module):
             rest = encoder_share if rest is None else encoder_share + rest
         return rest, log, affinity if self.affinity is not None else None, shown
 
+    def _text(self, image: Tensor, masks: Tensor) -> Tensor | None:
+        """CLIP's vectors (P, D) of the masks of a view, or None."""
+        for embedder in self.embedders:
+            return embedder.to(masks.device).training_prompts(image, masks)
+        return None
+
     def _encode(self, batch: Batch, seed: tuple[int, ...]) -> Tensor:
         sam = self.sam
         images = batch.images.to(sam.pixel_mean.device)
@@ -106,6 +115,16 @@ class PhotoRounds(nn.Module):
         images = torch.nan_to_num((images - sam.pixel_mean) / sam.pixel_std)
         with torch.set_grad_enabled(self.encoder_trains), autocast(self.config, images):
             return sam.image_encoder(images.contiguous(memory_format=torch.channels_last))
+
+
+def text_embedder(config: TrainConfig) -> ClipEmbedder:
+    """The frozen CLIP of a run. Raises OptionError where none is given or its vectors have another length."""
+    if config.clip is None:
+        raise OptionError("text prompts are learned from a CLIP: give its folder by --set clip=FOLDER.")
+    embedder = ClipEmbedder(config.clip)
+    if embedder.width != config.text_width:
+        raise OptionError(f"{config.clip} makes vectors of {embedder.width} numbers; set text_width={embedder.width}.")
+    return embedder
 
 
 def step_plan(config: TrainConfig, phase: Phase, step: int) -> list[bool]:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from anymask.model.prompt_encoder import BOX_TOP_LEFT
 from anymask.model.sam import Sam
-from anymask.train.clicks import Prompts, corrective_clicks, first_prompts
+from anymask.train.clicks import Prompts, corrective_clicks, first_prompts, no_prompts
 from anymask.train.losses import LossWeights, round_loss
 
 
@@ -52,13 +52,15 @@ def run_rounds(
     box_chance: float = 0.5,
     through_time: bool = False,
     on_loss: Callable[[Tensor], None] | None = None,
+    text: Tensor | None = None,
 ) -> RoundsResult:
     """All rounds for the masks of one photo.
 
     embedding: (1, C, h, w). masks: (P, S, S) uint8. plan: `clicks.round_plan`. through_time: let gradients flow
     through the logits that are fed back; detached otherwise, which is cheaper and the default (the paper is silent).
     on_loss: gets every round's share of the loss as soon as it is known; a backward pass there frees the round's graph
-    before the next one is built. Not with `through_time`, where the rounds are one graph.
+    before the next one is built. Not with `through_time`, where the rounds are one graph. text: vectors (P, D), the
+    first prompt in place of points and boxes.
     """
     if through_time and on_loss:
         raise ValueError("with through_time the rounds share one graph: use the returned loss.")
@@ -69,7 +71,7 @@ def run_rounds(
     if empty.any():
         peak = target.flatten(1).amax(dim=1)[:, None, None]
         solid = torch.where(empty[:, None, None], target >= peak, solid)
-    prompts = first_prompts(solid, side, box_chance)
+    prompts = first_prompts(solid, side, box_chance) if text is None else no_prompts(solid)
     previous: Tensor | None = None
     losses: list[Tensor] = []
     log: list[dict[str, float | None]] = []
@@ -81,10 +83,10 @@ def run_rounds(
             clicks = corrective_clicks(previous.detach()[:, 0], solid, side)
             prompts = prompts.with_clicks(*clicks)
             positive = clicks[1].float().mean().item()
-        logits, iou = decode_prompts(sam, embedding, prompts.coords_xy, prompts.labels, previous, side, i == 0)
+        logits, iou = decode_prompts(sam, embedding, prompts.coords_xy, prompts.labels, previous, side, i == 0, text)
         logits, iou = logits.float(), iou.float()
         result = round_loss(logits, iou, target, weights)
-        boxed = prompts.labels[:, 0] == BOX_TOP_LEFT
+        boxed = (prompts.labels == BOX_TOP_LEFT).any(dim=1)
         if on_loss:
             on_loss(result.total / (len(plan) + 1))
         losses.append(result.total.detach() if on_loss else result.total)
@@ -93,7 +95,7 @@ def run_rounds(
                 "loss": result.total.item(),
                 "mask": result.mask.item(),
                 "best_iou": result.best_iou.mean().item(),
-                "point_iou": _mean(result.best_iou[~boxed]),
+                "point_iou": _mean(result.best_iou[~boxed]) if text is None else None,
                 "box_iou": _mean(result.best_iou[boxed]),
                 "chosen_iou": result.true_iou.gather(1, iou.argmax(1, keepdim=True)).mean().item(),
                 "positive_clicks": positive,
@@ -120,14 +122,17 @@ def decode_prompts(
     previous: Tensor | None,
     side: int,
     multimask: bool,
+    text: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Decode token prompts on an embedding of any number of cells; coordinates in an S×S frame."""
+    """Decode token prompts on an embedding of any number of cells; coordinates in an S×S frame. text: (P, D)."""
     if torch.is_autocast_enabled(embedding.device.type):  # the wide maps in one type, or every sum converts
         embedding = embedding.to(torch.get_autocast_dtype(embedding.device.type))
     encoder = sam.prompt_encoder
     h, w = embedding.shape[-2:]
     scale = encoder.input_image_size[0] / side  # the model's own frame, whatever the view's size
     sparse = encoder.embed_tokens((coords_xy + 0.5) * scale - 0.5, labels)
+    if text is not None:
+        sparse = torch.cat([encoder.embed_text(text), sparse], dim=1)
     dense = encoder.embed_no_mask() if previous is None else encoder.embed_masks(previous)
     pe = encoder.pe_layer((h, w)).unsqueeze(0)
     return sam.mask_decoder(embedding, pe, sparse, dense, multimask)

@@ -17,6 +17,8 @@ from anymask.weights.read import WeightsFile, read_state_dict, read_weights
 from anymask.weights.recognise import build_blank, check_fits, recognise
 from anymask.weights.save import save_model
 
+TEXT = "prompt_encoder.text_embed.weight"  # there where a model was trained with text prompts
+
 __all__ = [
     "load_model",
     "load_pretrained",
@@ -76,6 +78,8 @@ def _load(weights: WeightsFile, wanted: str | None, image_size: int | None) -> S
     elif image_size < 1:
         raise OptionError(f"image_size must be a number of pixels such as 1024, got {image_size}.")
     sam = build_blank(preset, image_size, decoder_depth)
+    if TEXT in weights.state:
+        sam.prompt_encoder.add_text(weights.state[TEXT].shape[-1])
     check_fits(sam, weights.state, preset, weights.path)
     # Copies: the file may be memory-mapped, and whoever overwrites it must not crash a loaded model.
     own = {
