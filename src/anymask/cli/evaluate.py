@@ -14,7 +14,9 @@ from anymask.cli.data import app as data_app
 if TYPE_CHECKING:
     from anymask.evaluate.contract import Task
 
-app = typer.Typer(help="Zero-shot evaluations: points, edges, proposals, instances, fairness.", no_args_is_help=True)
+app = typer.Typer(
+    help="Zero-shot evaluations: points, edges, proposals, instances, text, fairness.", no_args_is_help=True
+)
 
 Out = Annotated[
     Path | None,
@@ -164,6 +166,38 @@ def instances(
     run(Instances(truth, boxes, images, "model", protocol, choice, max_photos), out, json_file, workers, strict)
 
 
+@app.command("text", no_args_is_help=True)
+def text(
+    data: Annotated[list[Path], typer.Option(help="Photos with masks that have a label, in any layout. May repeat.")],
+    text_model: Annotated[str, typer.Option(help="`offline`, or a folder with a CLIP of open_clip.")] = "offline",
+    model: Model = "lite",
+    precision: Precision = "auto",
+    device: Device = "cpu",
+    out: Out = None,
+    json_file: Json = None,
+    workers: Workers = 1,
+    max_photos: MaxPhotos = None,
+    override: Set = [],  # noqa: B006
+    strict: Strict = False,
+) -> None:
+    """Does the first mask for a word lie on an object of that name? Hit rate beside that of the largest mask.
+
+    **Examples**
+
+    `anymask evaluate text --data shards/ --out text`
+
+    `anymask evaluate text --data shards/ --set candidates=truth --max-photos 20`
+    """
+    from anymask.evaluate.models import ModelChoice
+    from anymask.evaluate.overrides import with_overrides
+    from anymask.evaluate.text_to_mask import TextProtocol, TextToMask
+    from anymask.text.choice import TextChoice
+
+    protocol = with_overrides(TextProtocol(), override)
+    task = TextToMask(data, TextChoice(text_model), protocol, ModelChoice(model, device, precision), max_photos)
+    run(task, out, json_file, workers, strict)
+
+
 @app.command("fairness", no_args_is_help=True)
 def fairness(
     data: Annotated[list[Path], typer.Option(help="Photos with masks in any layout. May repeat.")],
@@ -207,7 +241,7 @@ def prepare(
 
     if name == "all":
         for entry in SETS:
-            layout = "; ".join(glob for glob, _ in entry.files) or "any layout of `anymask data check`"
+            layout = "; ".join(entry.layout.files if entry.layout else ()) or "any layout of `anymask data check`"
             print(f"{entry.name:13}{entry.domain:29}{entry.num_images:6,} photos{entry.num_masks:7,} masks  {layout}")
         return
     if root is None:
@@ -231,7 +265,7 @@ def run(task: Task, out: Path | None, json_file: Path | None, workers: int, stri
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from anymask.core.files import write_aside
-    from anymask.evaluate.report import text
+    from anymask.evaluate.report import text as as_text
     from anymask.evaluate.runner import run_task
 
     columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
@@ -245,7 +279,7 @@ def run(task: Task, out: Path | None, json_file: Path | None, workers: int, stri
         with write_aside(json_file) as part:
             part.write_text(json.dumps(outcome.as_json(task), indent=1) + "\n")
     for table in outcome.tables:
-        print(text(table) + "\n")
+        print(as_text(table) + "\n")
     troubles = [*outcome.problems, *(f"{name}: {reason}" for name, reason in outcome.failed.items())]
     print(f"{outcome.num_scored} scored, {len(outcome.failed)} failed, {len(outcome.problems)} missing or unusable.")
     for trouble in troubles[:20]:

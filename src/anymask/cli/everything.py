@@ -60,6 +60,12 @@ def everything(
     ] = None,
     overlap: Annotated[int, typer.Option(help="Pixels by which tiles overlap.")] = 128,
     every: Annotated[int, typer.Option(help="Of a video take each so-manieth frame.")] = 1,
+    text: Annotated[
+        list[str],
+        typer.Option("--text", "-t", help="Keep only masks that fit this phrase; it becomes their label. May repeat."),
+    ] = [],  # noqa: B006
+    text_keep: Annotated[int, typer.Option(help="Masks to keep for each phrase, best first.", min=1)] = 3,
+    text_model: Annotated[str, typer.Option(help="`offline`, or a folder with a CLIP of open_clip.")] = "offline",
     engine: Annotated[str, typer.Option(help="`local` (processes of this machine) or `ray` (any number).")] = "local",
     workers: Annotated[int, typer.Option(help="Processes, each with the model; for many photos.")] = 1,
     threads: Annotated[int | None, typer.Option(help="Threads of each worker; else the processors shared.")] = None,
@@ -77,6 +83,8 @@ def everything(
     `anymask everything photo.jpg -o out`
 
     `anymask everything photos/ 'more/*.png' clip.mp4 -o out --format coco --points-per-side 16 --every 25`
+
+    `anymask everything photos/ --text dog --text "a sofa" --text-keep 1 -o out --format coco`
 
     `anymask everything satellite.tif -o out --tile 1024 --overlap 128`
 
@@ -99,17 +107,20 @@ def everything(
         output_mode="coco_rle",
         **{name: value for name, value in given.items() if value is not None and name in option_defaults()},
     )
+    if text and tile is not None:
+        raise InputError("--text compares the masks of a whole photo; leave --tile out.")
     tiles = None if tile is None else Tiles(tile, overlap)
     draw = not with_photos if overlays is None else overlays
-    generator = load_generator(model, checkpoint, device, precision, options, runtime)
-    name = describe_model(generator, model)
+    load = partial(load_generator, model, checkpoint, device, precision, options, runtime, text, text_keep, text_model)
+    generator = load()
+    name = describe_model(generator, model) + (f" {text} {text_keep} {text_model}" if text else "")
     loaded = time.perf_counter()
     plan = Plan(output, format_name, options, name, draw, time_budget, tiles)
     prepare(plan)
     is_alone = engine == "local" and workers == 1 and threads is None
     run = Run(
         generator if is_alone else None,
-        partial(load_generator, model, checkpoint, device, precision, options, runtime),
+        load,
         engine,
         workers,
         threads,
@@ -122,13 +133,20 @@ def everything(
 
 
 def load_generator(
-    model: str, checkpoint: Path | None, device: str, precision: str, options: Any, runtime: str = "torch"
-) -> Any:
-    """A ready `SamAutomaticMaskGenerator`."""
+    model: str, checkpoint: Path | None, device: str, precision: str, options: Any, runtime: str = "torch",
+    phrases: list[str] = [], keep: int = 3, text_model: str = "offline",  # noqa: B006
+) -> Any:  # fmt: skip
+    """A ready `SamAutomaticMaskGenerator`, or with phrases a filter around it."""
     from anymask.cli.predict import load_predictor
     from anymask.predict.automatic import SamAutomaticMaskGenerator
 
-    return SamAutomaticMaskGenerator.of(load_predictor(model, checkpoint, device, precision, 0, 0, runtime), options)
+    made = SamAutomaticMaskGenerator.of(load_predictor(model, checkpoint, device, precision, 0, 0, runtime), options)
+    if not phrases:
+        return made
+    from anymask.text.choice import TextChoice
+    from anymask.text.filtering import PhraseFilter
+
+    return PhraseFilter(made, TextChoice(text_model), phrases, keep)
 
 
 def describe_model(generator: Any, model: str) -> str:

@@ -28,6 +28,11 @@ def predict(
         list[str], typer.Option("--box", "-b", help="A box `x0,y0,x1,y1` in pixels. May repeat.")
     ] = [],  # noqa: B006
     mask: Annotated[Path | None, typer.Option(help="A black-and-white picture as a rough mask.")] = None,
+    text: Annotated[
+        str | None,
+        typer.Option("--text", "-t", help="A phrase; alone it chooses among all masks, with clicks among theirs."),
+    ] = None,
+    text_model: Annotated[str, typer.Option(help="`offline`, or a folder with a CLIP of open_clip.")] = "offline",
     model: Annotated[str, typer.Option(help="`lite` (inside the package), `vit_b`, `vit_l` or `vit_h`.")] = "lite",
     checkpoint: Annotated[Path | None, typer.Option(help="Weights of that model; any format.")] = None,
     multimask: Annotated[
@@ -58,13 +63,19 @@ def predict(
 
     `anymask predict photo.jpg --box 75,275,1725,850 --point 1000,600,- -o out`
 
+    `anymask predict photo.jpg --text "a cat"`
+
     `anymask predict *.jpg --point 200,150 --json > masks.jsonl`
     """
     from anymask.predict.request import answer, to_json, write
 
     started = time.perf_counter()
-    request = parse_request(point, box, mask, multimask)
+    request = parse_request(point, box, mask, multimask, text)
     predictor = load_predictor(model, checkpoint, device, precision, max_hole_area, max_sprinkle_area, runtime)
+    if text is not None:
+        from anymask.text.answer import text_answerer
+
+        answer = text_answerer(text_model, model)
     loaded = time.perf_counter()
     failed = []
     for source, stem in progress(list(zip(photos, unique_stems(photos))), quiet=len(photos) == 1):
@@ -89,15 +100,20 @@ def predict(
 
 
 def parse_request(
-    points: list[str], boxes: list[str], mask: Path | None, multimask: bool | None
+    points: list[str], boxes: list[str], mask: Path | None, multimask: bool | None, text: str | None = None
 ) -> Request:
     """Options to a request; at least one prompt is needed."""
     from anymask.predict.request import Request
 
-    if not points and not boxes and mask is None:
+    if not points and not boxes and mask is None and text is None:
         raise OptionError(
-            "nothing to segment was given. Say where: --point x,y, --box x0,y0,x1,y1 or --mask file.png."
+            "nothing to segment was given. Say where: --point x,y, --box x0,y0,x1,y1 or --mask file.png; or "
+            "what: --text PHRASE."
         )
+    if text is not None and not text.strip():
+        raise OptionError("--text is empty; say what to look for, such as --text 'a wheel'.")
+    if len(boxes) > 1 and text is not None:
+        raise OptionError("several boxes are several objects; a phrase goes with one box at most.")
     if len(boxes) > 1 and (points or mask is not None):
         raise OptionError("several boxes are several objects; points and a mask go with one box at most.")
     clicks = [parse_point(text) for text in points]
@@ -112,6 +128,7 @@ def parse_request(
         [parse_box(text) for text in boxes],
         image_mask,
         multimask,
+        text,
     )
 
 
@@ -200,7 +217,8 @@ def report(result: Result, paths: list[Path]) -> None:
         for j, (mask, iou) in enumerate(zip(masks, ious)):
             share = 100 * mask.mean()
             mark = "best" if j == 0 else "    "
-            print(f"{name}{mark} mask {j}  predicted IoU {iou:.3f}  {int(mask.sum()):>9,} px ({share:.1f} %)")
+            found = "" if result.similarity is None else f"similarity {result.similarity[i, j]:.3f}  "
+            print(f"{name}{mark} mask {j}  {found}predicted IoU {iou:.3f}  {int(mask.sum()):>9,} px ({share:.1f} %)")
     seconds = result.seconds
     print(
         f"read {1e3 * seconds['read']:.0f} ms · encode {1e3 * seconds['encode']:.0f} ms · "

@@ -1,36 +1,23 @@
 """The 23 data sets of point to mask (PAPER §7.1): domain, split, published size, and where their files must lie.
 
-Layouts are written down only where the owners' archives are in a form that is documented and that a reader here
-reads; of the others the registry says what to convert to.
+The layouts are those of the owners' archives, unpacked, as far as descriptions of them and code that reads them tell;
+none of the downloads themselves was at hand. `set_layouts` reads them. IBD's is not known: convert it.
 """
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from anymask.core.errors import InputError, unknown_name
-from anymask.core.rle import RLE, encode_one
-from anymask.data.readers import DataError, Photo, Problems, open_dataset, read_coco
-from anymask.data.readers.photo import check_size, checked_hw, keep_readable, read_bytes
-from anymask.data.readers.pictures import read_label_map
-
-Reader = Callable[[Path, Problems | None], Iterator[Photo]]
+from anymask.data.readers import Photo, Problems, open_dataset
+from anymask.evaluate.set_layouts import Coco, LabelMaps, Layout, MaskFiles, Polygons, VideoCoco, via, visor, woodscape
 
 
 @dataclass(frozen=True)
 class SetEntry:
-    """A data set. num_images, num_masks: of the published subset. sam_minus_ritm: published, mIoU at one centre click.
-
-    files: globs under the root that must each find something, with what is expected there. read: None where the
-    owners' format has no reader here: then `convert` to the layouts of `open_dataset`.
-    """
+    """A data set. num_images, num_masks: of the published subset. sam_minus_ritm: published, mIoU at one click."""
 
     name: str
     title: str
@@ -39,96 +26,54 @@ class SetEntry:
     num_images: int
     num_masks: int
     sam_minus_ritm: float
-    files: tuple[tuple[str, str], ...] = ()
-    read: Reader | None = None
+
+    @property
+    def layout(self) -> Layout | None:
+        """Of the owners' archives; None: convert to a layout of `open_dataset`."""
+        return LAYOUTS.get(self.name)
 
 
-def read_bbbc038(root: Path, problems: Problems | None) -> Iterator[Photo]:
-    """Data Science Bowl 2018: `stage1_train/<id>/images/<id>.png` and `masks/*.png`, one for each nucleus."""
-
-    def photo(folder: Path) -> Photo:
-        file = folder / "images" / f"{folder.name}.png"
-        encoded = read_bytes(file)
-        hw = checked_hw(file, encoded)
-        rles = []
-        for mask in sorted((folder / "masks").glob("*.png")):
-            labels = read_label_map(mask)
-            check_size(mask, hw, (labels.shape[0], labels.shape[1]))
-            rles.append(encode_one(labels > 0))
-        if not rles:
-            raise DataError("missing file", folder / "masks", "no mask of this photo is there.")
-        return Photo(folder.name, "bbbc038v1", encoded, hw, rles, [None] * len(rles))
-
-    folders = sorted(p for p in (root / "stage1_train").iterdir() if p.is_dir())
-    return keep_readable((partial(photo, folder) for folder in folders), problems)
-
-
-def read_cityscapes(root: Path, problems: Problems | None) -> Iterator[Photo]:
-    """Cityscapes val: `leftImg8bit/val/<city>/*_leftImg8bit.png`, `gtFine/val/<city>/*_gtFine_instanceIds.png`.
-
-    Every id is a mask: of things one an object, of stuff one a class (panoptic). Ids of the classes that Cityscapes
-    does not evaluate (under 7) are left out.
-    """
-
-    def photo(truth: Path) -> Photo:
-        name = truth.name.removesuffix("_gtFine_instanceIds.png")
-        file = root / "leftImg8bit" / "val" / truth.parent.name / f"{name}_leftImg8bit.png"
-        return _of_labels(file, truth, name, "cityscapes", lambda labels: [v for v in np.unique(labels) if v >= 7])
-
-    files = sorted((root / "gtFine" / "val").glob("*/*_gtFine_instanceIds.png"))
-    return keep_readable((partial(photo, file) for file in files), problems)
-
-
-def _of_labels(file: Path, truth: Path, name: str, source: str, values: Callable[[np.ndarray], list[int]]) -> Photo:
-    encoded, labels = read_bytes(file), read_label_map(truth)
-    hw = checked_hw(file, encoded)
-    check_size(truth, hw, (labels.shape[0], labels.shape[1]))
-    rles: list[RLE] = [encode_one(labels == value) for value in values(labels)]
-    return Photo(name, source, encoded, hw, rles, [None] * len(rles))
-
-
-def _coco(annotations: str, photos: str, source: str) -> Reader:
-    """A COCO file, its photos and the name of the set."""
-
-    def read(root: Path, problems: Problems | None) -> Iterator[Photo]:
-        found = read_coco(root / annotations, root / photos, problems=problems)
-        return (Photo(p.name, source, p.encoded, p.hw, p.rles, p.labels) for p in found)
-
-    return read
-
-
-def read_lvis_v05(root: Path, problems: Problems | None) -> Iterator[Photo]:
-    """LVIS v0.5 val: its records name the photos as COCO 2014 did, the files are those of COCO 2017."""
-    content = json.loads((root / "lvis_v0.5_val.json").read_text())
-    for record in content["images"]:
-        record["file_name"] = record["file_name"][-len("000000000000.jpg") :]
-    with tempfile.TemporaryDirectory() as folder:
-        renamed = Path(folder) / "lvis_v0.5_val.json"
-        renamed.write_text(json.dumps(content))
-        for photo in read_coco(renamed, root / "val2017", problems=problems):
-            yield Photo(photo.name, "lvis", photo.encoded, photo.hw, photo.rles, photo.labels)
-
-
-_CITY = (
-    ("leftImg8bit/val/*/*_leftImg8bit.png", "photos of leftImg8bit_trainvaltest.zip"),
-    ("gtFine/val/*/*_gtFine_instanceIds.png", "instance ids of gtFine_trainvaltest.zip"),
-)
-_NUCLEI = (
-    ("stage1_train/*/images/*.png", "photos of stage1_train.zip"),
-    ("stage1_train/*/masks/*.png", "masks of stage1_train.zip, one file for each nucleus"),
-)
-_LVIS = (("lvis_v0.5_val.json", "annotations, lvis_v0.5_val.json.zip"), ("val2017/*.jpg", "photos of COCO val2017"))
-_TRASH = (
-    ("instance_version/instances_train_trashcan.json", "annotations of the instance version"),
-    ("instance_version/train/*.jpg", "photos of the instance version's train split"),
-)
+LAYOUTS: dict[str, Layout] = {
+    "ppdls": LabelMaps("Plant/*/*_rgb.png", "Plant/{0}/{1}_label.png"),
+    "bbbc038v1": MaskFiles("stage1_train/*/images/*.png", "stage1_train/{0}/masks/*.png"),
+    "doors": LabelMaps("Regression/Te*/img/*.png", "Regression/Te{0}/Rock_all/{1}.png"),
+    "timberseg": Coco((("prescaled/coco_annotation_rotated.json", "prescaled"),)),
+    "ndd20": Polygons("*_LABELS.json", "{0}/{name}", via),
+    "lvis": Coco((("lvis_v0.5_val.json", "val2017"),), last=len("000000000000.jpg")),
+    "streets": Coco((("annotations/vehicle-annotations.json", "images"),)),
+    "zerowaste": Coco((("train/labels.json", "train/data"),)),
+    "ishape": LabelMaps("*/val/image/*.jpg", "{0}/val/instance_map/{1}.png"),
+    "ade20k": MaskFiles(
+        "images/ADE/validation/*/*/ADE_val_*.jpg", "images/ADE/validation/{0}/{1}/ADE_val_{2}/instance_*.png"
+    ),
+    "ovis": VideoCoco("annotations_train.json", "train"),
+    "hypersim": LabelMaps(
+        "ai_*/images/scene_*_final_preview/frame.*.tonemap.jpg",
+        "ai_{0}/images/scene_{1}_geometry_hdf5/frame.{2}.semantic_instance.hdf5",
+        background=(-1, 0),
+        only=r"^ai_0(?!20|25|40|49)([0-4]\d|5[0-5])_",
+    ),
+    "ndispark": Coco((("train/train_coco_annotations.json", "train/imgs"),)),
+    "visor": Polygons("annotations/val/*.json", "rgb_frames/val/*/{0}/{name}", visor),
+    "plittersdorf": Coco(tuple((f"{split}.json", "images") for split in ("train", "val", "test"))),
+    "egohos": LabelMaps("train/image/*.jpg", "train/label/{0}.png", only=r"(?i)/(ego4d|thu)[^/]*$"),
+    "woodscape": Polygons("instance_annotations/*.json", "rgb_images/{name}.png", woodscape),
+    # ids under 7 are of classes that Cityscapes does not evaluate; of stuff, a class is one mask (panoptic)
+    "cityscapes": LabelMaps(
+        "leftImg8bit/val/*/*_leftImg8bit.png", "gtFine/val/{0}/{1}_gtFine_instanceIds.png", lowest=7
+    ),
+    "pidray": Coco((("annotations/xray_test_hard.json", "hard"),)),
+    "dram": LabelMaps("test/*/*/*.jpg", "labels/{0}/{1}/{2}.png", background=(0, 255)),
+    "trashcan": Coco((("instance_version/instances_train_trashcan.json", "instance_version/train"),)),
+    "gtea": LabelMaps("GTEA/Images/*.jpg", "GTEA/Masks/{0}.png"),
+}  # of the owners' archives, unpacked; IBD's is not known
 SETS = (
     SetEntry("ppdls", "PPDLS", "plants", "all", 182, 2347, 46.9),
-    SetEntry("bbbc038v1", "BBBC038v1", "microscopy", "train", 227, 10506, 44.7, _NUCLEI, read_bbbc038),
+    SetEntry("bbbc038v1", "BBBC038v1", "microscopy", "train", 227, 10506, 44.7),
     SetEntry("doors", "DOORS", "rendered boulders", "DS1", 10000, 10000, 41.1),
     SetEntry("timberseg", "TimberSeg 1.0", "logs", "all", 220, 2487, 28.9),
     SetEntry("ndd20", "NDD20", "underwater and aerial animals", "all", 4402, 6100, 21.1),
-    SetEntry("lvis", "LVIS v0.5", "everyday", "val", 945, 9642, 18.5, _LVIS, read_lvis_v05),
+    SetEntry("lvis", "LVIS v0.5", "everyday", "val", 945, 9642, 18.5),
     SetEntry("streets", "STREETS", "traffic cameras", "all", 819, 9854, 17.3),
     SetEntry("zerowaste", "ZeroWaste-f", "recycling", "train", 2947, 6155, 9.1),
     SetEntry("ishape", "iShape", "irregular shapes", "val", 754, 9742, 8.8),
@@ -141,20 +86,10 @@ SETS = (
     SetEntry("egohos", "EgoHOS", "egocentric", "train, Ego4D and THU-READ", 2940, 9961, 0.8),
     SetEntry("ibd", "IBD", "aerial", "train, 2D", 467, 11953, -0.3),
     SetEntry("woodscape", "WoodScape", "driving", "set 1", 107, 10266, -0.6),
-    SetEntry("cityscapes", "Cityscapes", "driving", "val", 293, 9973, -2.0, _CITY, read_cityscapes),
+    SetEntry("cityscapes", "Cityscapes", "driving", "val", 293, 9973, -2.0),
     SetEntry("pidray", "PIDray", "X-ray", "test hard", 3733, 8892, -5.8),
     SetEntry("dram", "DRAM", "paintings", "test", 718, 1179, -6.5),
-    SetEntry(
-        "trashcan",
-        "TrashCan",
-        "underwater trash",
-        "train, instances",
-        5936,
-        9540,
-        -15.0,
-        _TRASH,
-        _coco("instance_version/instances_train_trashcan.json", "instance_version/train", "trashcan"),
-    ),
+    SetEntry("trashcan", "TrashCan", "underwater trash", "train, instances", 5936, 9540, -15.0),
     SetEntry("gtea", "GTEA", "egocentric", "train, hands", 652, 1208, -21.4),
 )
 
@@ -191,11 +126,11 @@ def domains() -> dict[str, str]:
 def read_set(name: str, root: Path, problems: Problems | None = None) -> Iterator[Photo]:
     """Photos of a set from its owners' layout; where that has no reader, from any layout of `open_dataset`."""
     entry = find_set(name)
-    if entry.read is not None:
+    if entry.layout is not None:
         absent = _missing(entry, Path(root))
         if absent:
             raise InputError(f"{entry.title} is not complete under {root}: {'; '.join(absent)}.")
-        return entry.read(Path(root), problems)
+        return entry.layout.read(Path(root), entry.name, problems)
     photos = open_dataset(root, problems=problems)
     return (Photo(p.name, entry.name, p.encoded, p.hw, p.rles, p.labels) for p in photos)
 
@@ -232,4 +167,8 @@ def prepare(name: str, root: Path) -> Readiness:
 
 
 def _missing(entry: SetEntry, root: Path) -> list[str]:
-    return [f"{glob} ({what})" for glob, what in entry.files if next(root.glob(glob), None) is None]
+    """Patterns of the layout that find nothing, with what is there instead."""
+    patterns = entry.layout.files if entry.layout else ()
+    absent = [pattern for pattern in patterns if next(root.glob(pattern), None) is None]
+    there = ", ".join(sorted(p.name + "/" * p.is_dir() for p in root.iterdir())[:8]) if absent and root.is_dir() else ""
+    return [f"{pattern} (in {root} there is {there or 'nothing'})" for pattern in absent]

@@ -23,6 +23,7 @@ class Request:
 
     points_xy with labels (1 foreground, 0 background) and boxes_xyxy in pixels of the photo; mask: (H, W) bool.
     multimask: three candidates, or one mask; None takes three for a single prompt and one for several (PAPER app. A).
+    text: a phrase that chooses among masks (`anymask.text`).
     """
 
     points_xy: list[tuple[float, float]] = field(default_factory=list)
@@ -30,6 +31,7 @@ class Request:
     boxes_xyxy: list[tuple[float, float, float, float]] = field(default_factory=list)
     mask: np.ndarray | None = None
     multimask: bool | None = None
+    text: str | None = None
 
     @property
     def wants_candidates(self) -> bool:
@@ -43,13 +45,15 @@ class Request:
 class Result:
     """Masks of one photo. masks: (P, M, H, W) bool, best predicted IoU first. predicted_iou: (P, M).
 
-    seconds: time of "read", "encode" and "decode".
+    seconds: time of "read", "encode" and "decode". similarity: (P, M) to the phrase, where there was one; then the most
+    similar comes first.
     """
 
     image: np.ndarray
     masks: np.ndarray
     predicted_iou: np.ndarray
     seconds: dict[str, float]
+    similarity: np.ndarray | None = None
 
 
 def answer(predictor: SamPredictor, source: Any, request: Request) -> Result:
@@ -76,9 +80,9 @@ def answer(predictor: SamPredictor, source: Any, request: Request) -> Result:
 def to_json(result: Result, name: str, model: str, request: Request) -> dict[str, Any]:
     """The result as JSON-able data; masks as COCO RLE."""
     objects = []
-    for masks, ious in zip(result.masks, result.predicted_iou):
-        candidates = []
-        for mask, iou in zip(masks, ious):
+    for i, (masks, ious) in enumerate(zip(result.masks, result.predicted_iou)):
+        candidates: list[dict[str, Any]] = []
+        for j, (mask, iou) in enumerate(zip(masks, ious)):
             ys, xs = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
             box = [int(xs[0]), int(ys[0]), int(np.ptp(xs)) + 1, int(np.ptp(ys)) + 1] if len(xs) else [0] * 4
             candidates.append(
@@ -89,6 +93,8 @@ def to_json(result: Result, name: str, model: str, request: Request) -> dict[str
                     "segmentation": encode_one(mask),
                 }
             )
+            if result.similarity is not None:
+                candidates[-1]["similarity"] = round(float(result.similarity[i, j]), 4)
         objects.append({"candidates": candidates})
     height, width = result.image.shape[:2]
     return {
@@ -98,6 +104,7 @@ def to_json(result: Result, name: str, model: str, request: Request) -> dict[str
             "points": [[*p, label] for p, label in zip(request.points_xy, request.labels)],
             "boxes": [list(b) for b in request.boxes_xyxy],
             "mask": request.mask is not None,
+            **({} if request.text is None else {"text": request.text}),
         },
         "objects": objects,
         "seconds": {k: round(v, 4) for k, v in result.seconds.items()},
@@ -107,13 +114,16 @@ def to_json(result: Result, name: str, model: str, request: Request) -> dict[str
 def picture(result: Result, request: Request) -> np.ndarray:
     """The photo with the best mask of every object and the prompts."""
     best = result.masks[:, 0]
+    titles = [f"predicted IoU {iou:.2f}" for iou in result.predicted_iou[:, 0]]
+    if result.similarity is not None:
+        titles = [f"{request.text} {similarity:.2f}" for similarity in result.similarity[:, 0]]
     return overlay(
         result.image,
         best,
         points=np.array(request.points_xy, dtype=float) if request.points_xy else None,
         labels=np.array(request.labels) if request.points_xy else None,
         boxes=np.array(request.boxes_xyxy, dtype=float) if request.boxes_xyxy else None,
-        titles=[f"predicted IoU {iou:.2f}" for iou in result.predicted_iou[:, 0]],
+        titles=titles,
     )
 
 

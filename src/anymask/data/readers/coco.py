@@ -32,8 +32,18 @@ def read_coco(
     the folder that the JSON is named after (`instances_val2017.json`: `val2017/`).
     crowd: keep annotations with `iscrowd` 1, which cover several objects with one mask.
     """
-    path = Path(path)
-    content = _load(path)
+    return photos_of_coco(_load(Path(path)), Path(path), images, crowd=crowd, problems=problems)
+
+
+def photos_of_coco(
+    content: dict[str, Any],
+    path: Path,
+    images: Path | None = None,
+    *,
+    crowd: bool = False,
+    problems: Problems | None = None,
+) -> Iterator[Photo]:
+    """As `read_coco`, from the content of the JSON at `path`."""
     records, annotations = content["images"], content["annotations"]
     words = {c.get("id"): c.get("name") for c in content.get("categories", []) if isinstance(c, dict)}
     try:

@@ -1,0 +1,45 @@
+"""Which model relates words to pictures, named on the command line and loaded on first use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from anymask.core.errors import OptionError
+from anymask.text.embedders import TextEmbedder
+
+OFFLINE = "offline"
+
+
+@dataclass(frozen=True)
+class TextChoice:
+    """name: "offline" (inside PyPI packages), or a folder with a CLIP of open_clip."""
+
+    name: str = OFFLINE
+
+    @property
+    def is_clip(self) -> bool:
+        """Is it a folder?"""
+        return self.name != OFFLINE
+
+    @cached_property
+    def embedder(self) -> TextEmbedder:
+        """The loaded model."""
+        if not self.is_clip:
+            from anymask.text.embedders import OfflineEmbedder
+
+            return OfflineEmbedder()
+        if not Path(self.name).is_dir():
+            raise OptionError(
+                f"--text-model is `{OFFLINE}` or a folder with a CLIP of open_clip; {self.name} is neither."
+            )
+        from anymask.text.clip import ClipEmbedder
+
+        return ClipEmbedder(self.name)
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"name": self.name}
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        self.__dict__.update(state)
