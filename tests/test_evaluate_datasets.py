@@ -94,7 +94,7 @@ PAIRS = {  # photo, labels, values in them, how many are masks
     "doors": ("Regression/Te1_5000_b/img/1.png", "Regression/Te1_5000_b/Rock_all/1.png", (255,), 1),
     "ishape": ("wire/val/image/3.jpg", "wire/val/instance_map/3.png", (1000, 1001, 1002), 3),
     "egohos": ("train/image/ego4d_1.jpg", "train/label/ego4d_1.png", (1, 2, 4), 3),
-    "cityscapes": ("leftImg8bit/val/b/b_0_leftImg8bit.png", "gtFine/val/b/b_0_gtFine_instanceIds.png", (3, 7, 26001), 2),
+    "cityscapes": ("leftImg8bit/val/b/b_leftImg8bit.png", "gtFine/val/b/b_gtFine_instanceIds.png", (3, 7, 26001), 2),
     "dram": ("test/realism/someone/a.jpg", "labels/realism/someone/a.png", (15, 255, 3), 2),
     "gtea": ("GTEA/Images/a.jpg", "GTEA/Masks/a.png", (1, 2), 2),
 }  # fmt: skip
@@ -190,7 +190,7 @@ def test_annotations_cannot_leave_the_set(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_named(root: Path) -> None:
-    (root / "cityscapes/leftImg8bit/val/b/b_0_leftImg8bit.png").unlink()
+    (root / "cityscapes/leftImg8bit/val/b/b_leftImg8bit.png").unlink()
     found = prepare("cityscapes", root / "cityscapes")
     where = root / "cityscapes"
     assert found.missing == [f"leftImg8bit/val/*/*_leftImg8bit.png (in {where} there is gtFine/, leftImg8bit/)"]

@@ -118,10 +118,10 @@ class TextToMask(Task):
         rows = [(name, *(numbers[k] for k in keys)) for name, numbers in summary["sets"].items()]
         rows.append(("all", *(summary["all"][k] for k in keys)))
         note = (
-            f"Text by {self.text.name}; {self.protocol.candidates} masks. Hits (IoU ≥ {self.protocol.hit_iou:g} with "
-            "an object of that name) in %: of the first mask for the word, of the largest and of the most confident mask "
-            "whatever the word, and of the best there is. ratio: first to the better baseline. mIoU of the first mask. "
-            "Published: pictures, no numbers."
+            f"Text by {self.text.name}; {self.protocol.candidates} masks. Hits in % (IoU ≥ {self.protocol.hit_iou:g} "
+            "with an object of that name): of the first mask for the word, of the largest and of the most confident "
+            "mask whatever the word, and of the best there is. ratio: first to the better of those two. mIoU: of the "
+            "first mask. Published: pictures, no numbers."
         )
         columns = ("set", "first", "largest", "most confident", "best possible", "ratio", "mIoU", "words", "photos")
         return [Table("Text to mask", columns, rows, note)]
