@@ -10,8 +10,9 @@ import pytest
 from skimage import data
 
 from anymask.core.errors import InputError, MissingExtraError
-from anymask.text.embedders import OfflineEmbedder
-from anymask.text.ranking import cut_out, rank, similarities
+from anymask.text.crops import cut_out
+from anymask.text.embedders import WORN, OfflineEmbedder, _sentences, embed_texts
+from anymask.text.ranking import rank
 
 
 @pytest.fixture(scope="module")
@@ -19,14 +20,14 @@ def embedder() -> OfflineEmbedder:
     return OfflineEmbedder()
 
 
-def test_phrases_that_mean_the_same_are_near(embedder: OfflineEmbedder) -> None:
-    dog, puppy, lorry = embedder.texts(["a dog", "puppy", "lorry"])
+def test_phrases_that_mean_the_same_are_near() -> None:
+    dog, puppy, lorry = embed_texts(["a dog", "puppy", "lorry"])
     assert dog @ puppy > 0.5 > 0.35 > dog @ lorry
     np.testing.assert_allclose([np.linalg.norm(dog), np.linalg.norm(lorry)], 1, atol=1e-5)
-    alone, together = embedder.texts(["puppy"])[0], embedder.texts(["puppy", "a much longer phrase than that"])[0]
+    alone, together = embed_texts(["puppy"])[0], embed_texts(["puppy", "a much longer phrase than that"])[0]
     np.testing.assert_allclose(alone, together, atol=1e-5)  # padding changes nothing
     with pytest.raises(InputError, match="empty phrase"):
-        embedder.texts(["dog", " "])
+        embed_texts(["dog", " "])
 
 
 def test_a_photo_of_a_cat_is_near_the_word(embedder: OfflineEmbedder) -> None:
@@ -34,9 +35,20 @@ def test_a_photo_of_a_cat_is_near_the_word(embedder: OfflineEmbedder) -> None:
     probabilities = embedder.probabilities([cat])
     assert probabilities.shape == (1, 1000) and probabilities.sum() == pytest.approx(1, abs=1e-4)
     assert 281 <= probabilities[0].argmax() <= 287  # ImageNet's cats
-    near = embedder.texts(["cat", "coffee cup", "rocket"]) @ embedder.pictures([cat])[0]
-    assert near[0] > near[1] + 0.1 and near[0] > near[2] + 0.1
-    assert embedder.pictures([]).shape == (0, 384)
+    whole = np.ones((1, *cat.shape[:2]), bool)
+    near = embedder.similarities(cat, whole, ["cat", "coffee cup", "rocket"])[:, 0]
+    assert 1 > near[0] > near[1] + 0.1 and near[0] > near[2] + 0.1 and near.min() > 0
+
+
+def test_people_are_known_by_what_they_wear(embedder: OfflineEmbedder) -> None:
+    from torchvision.models import EfficientNet_B0_Weights
+
+    assert set(EfficientNet_B0_Weights.DEFAULT.meta["categories"]) >= WORN
+    image = np.concatenate([data.astronaut()[:, 60:440], data.chelsea()[:, 60:440].repeat(2, 0)[:512]], axis=1)
+    masks = np.zeros((2, *image.shape[:2]), bool)
+    masks[0, 10:500, 10:370] = masks[1, 10:500, 390:750] = True
+    for phrase in ("a person", "woman"):
+        assert rank(embedder, image, masks, phrase)[0].tolist() == [0, 1]
 
 
 def test_a_phrase_finds_its_mask(embedder: OfflineEmbedder) -> None:
@@ -48,7 +60,7 @@ def test_a_phrase_finds_its_mask(embedder: OfflineEmbedder) -> None:
     assert rank(embedder, image, masks, "a kitten")[0].tolist() == [0, 1]
     order, similarity = rank(embedder, image, masks, "cup of coffee")
     assert order.tolist() == [1, 0] and similarity[0] > similarity[1]
-    assert similarities(embedder, image, masks[:0], ["cat"]).shape == (1, 0)
+    assert embedder.similarities(image, masks[:0], ["cat"]).shape == (1, 0)
 
 
 def test_cut_outs_are_square_and_gray_around() -> None:
@@ -73,5 +85,6 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
+    _sentences.cache_clear()
     with pytest.raises(MissingExtraError, match=r"pip install 'anymask\[text\]'"):
-        OfflineEmbedder().texts(["dog"])
+        embed_texts(["dog"])

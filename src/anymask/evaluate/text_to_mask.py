@@ -18,7 +18,6 @@ from anymask.evaluate.points import photo_at_mask_size
 from anymask.predict.automatic import SamAutomaticMaskGenerator
 from anymask.predict.render import overlay
 from anymask.text.choice import TextChoice
-from anymask.text.ranking import similarities
 
 CANDIDATES = ("automatic", "truth")
 
@@ -81,7 +80,7 @@ class TextToMask(Task):
             raise InputError("no candidate mask was found.")
         truth = rle.decode(photo.rles)
         ious = _pairwise_iou(masks, truth)
-        ranks = similarities(self.text.embedder, photo_at_mask_size(photo), masks, list(words))
+        ranks = self.text.embedder.similarities(photo_at_mask_size(photo), masks, list(words))
         largest = int(masks.sum(axis=(1, 2)).argmax())
         answers = {}
         for word, objects, similarity in zip(words, words.values(), ranks):
@@ -132,7 +131,7 @@ class TextToMask(Task):
         word = min(row["words"], key=lambda w: row["words"][w]["first"])
         masks, _ = self._candidates(photo)
         image = photo_at_mask_size(photo)
-        first = int(similarities(self.text.embedder, image, masks, [word])[0].argmax())
+        first = int(self.text.embedder.similarities(image, masks, [word])[0].argmax())
         return overlay(image, masks[first : first + 1], titles=[word])
 
     def describe(self) -> dict[str, Any]:

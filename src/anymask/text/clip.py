@@ -63,6 +63,10 @@ class ClipEmbedder:
         tokens = self._tokenizer([p.strip() for p in phrases]).to(self._mean.device)
         return np.asarray(self.model.encode_text(tokens, normalize=True).float().cpu().numpy())
 
+    def similarities(self, image: np.ndarray, masks: np.ndarray, phrases: Sequence[str]) -> np.ndarray:
+        """(phrases, masks) float32: cosines."""
+        return np.asarray(self.texts(phrases) @ self.objects(image, masks).T)
+
     def objects(self, image: np.ndarray, masks: np.ndarray) -> np.ndarray:
         """Masks (M, H, W) bool of a photo (H, W, 3) uint8 to (M, D) float32 of length 1: each with its surroundings,
         seen through attention to the mask alone.

