@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 import sys
@@ -28,6 +29,9 @@ def serve(
     cache_mb: Annotated[int, typer.Option(help="Memory for embeddings; 2 to 4 MB a photo.")] = 512,
     max_megapixels: Annotated[int, typer.Option(help="Larger uploads are refused before they are decoded.")] = 64,
     max_upload_mb: Annotated[int, typer.Option(help="The same in bytes of the file.")] = 64,
+    label_studio: Annotated[
+        str | None, typer.Option(help="Address of a Label Studio whose photos may be fetched, for /label-studio.")
+    ] = None,
     browser: Annotated[bool, typer.Option(help="Open the app in the browser.")] = False,
 ) -> None:
     """Serve the browser app and its API.
@@ -67,6 +71,8 @@ def serve(
         cache_bytes=cache_mb * 2**20,
         upload_bytes=max_upload_mb * 2**20,
         upload_pixels=max_megapixels * 1_000_000,
+        label_studio_url=label_studio,
+        label_studio_key=os.environ.get("LABEL_STUDIO_API_KEY"),
     )
     listening = _listen(host, port)
     predictor = load_predictor(model, checkpoint, device, precision, 0, 0)

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from anymask import __version__
 from anymask.core.errors import ImageError, InputError
 from anymask.core.types import Segmenter
-from anymask.server import routes_about, routes_masks, routes_photos
+from anymask.server import label_studio, routes_about, routes_masks, routes_photos
 from anymask.server.guard import Guard
 from anymask.server.lane import BusyError
 from anymask.server.metrics import Measured
@@ -60,7 +60,7 @@ def create_app(
     app.state.studio = studio
     app.add_middleware(Measured, metrics=studio.metrics)
     app.add_middleware(Guard, settings=settings)
-    for router in (routes_about.router, routes_photos.router, routes_masks.router):
+    for router in (routes_about.router, routes_photos.router, routes_masks.router, label_studio.router):
         app.include_router(router)
     _add_problems(app)
     _add_pages(app, static)

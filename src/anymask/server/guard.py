@@ -6,6 +6,7 @@ must be a name of this machine, and an Origin must be our own. There is no CORS,
 
 from __future__ import annotations
 
+import base64
 import hmac
 from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
@@ -76,7 +77,8 @@ class Guard:
             return
         if self._settings.token is not None and await self._took_token_from_address(scope, send_guarded):
             return
-        limit = self._settings.upload_bytes if scope["path"] == "/api/images" else self._settings.json_bytes
+        carries_photo = scope["path"] in ("/api/images", "/label-studio/predict")
+        limit = self._settings.upload_bytes if carries_photo else self._settings.json_bytes
         announced = headers.get("content-length", "0")
         if announced.isdigit() and int(announced) > limit:
             await _answer(send_guarded, 413, TooLargeError(limit).detail)
@@ -132,6 +134,11 @@ def _token_of(scope: Scope, headers: dict[str, str]) -> str | None:
     kind, _, value = headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer":
         return value.strip()
+    if kind.lower() == "basic":  # as Label Studio can; the user's name does not matter
+        try:
+            return base64.b64decode(value, validate=True).decode().partition(":")[2]
+        except ValueError:
+            return None
     query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
     if "token" in query:
         return query["token"]

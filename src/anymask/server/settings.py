@@ -25,11 +25,15 @@ class Settings:
     everything_jobs: int = 2  # at once
     max_prompts: int = 64
     max_points: int = 128  # of one prompt
+    label_studio_url: str | None = None  # whose photos may be fetched
+    label_studio_key: str | None = None  # access token of an account there
 
     def __post_init__(self) -> None:
         for name in ("cache_bytes", "upload_bytes", "upload_pixels", "json_bytes", "waiting_jobs", "everything_jobs"):
             if getattr(self, name) < 1:
                 raise OptionError(f"{name} must be 1 or more, got {getattr(self, name)}.")
+        if self.label_studio_url is not None and not self.label_studio_url.startswith(("http://", "https://")):
+            raise OptionError(f"Label Studio's address starts with http:// or https://, got {self.label_studio_url!r}.")
         if self.token is None and not is_loopback(self.host):
             raise OptionError(f"{self.host} can be reached from other machines, so a token is needed.")
 
