@@ -207,6 +207,31 @@ def test_a_killed_release_goes_on_and_gives_the_same_bytes(database: Path, tmp_p
         assert shard.read_bytes() == (tmp_path / "again" / shard.name).read_bytes()
 
 
+_FULL = """
+import resource, sys
+from anymask.cli.main import run
+from anymask.engine import release
+finished = release._sha256
+def then_full(path):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))  # from the first finished shard on
+    return finished(path)
+release._sha256 = then_full
+release.ReleasePlan.__init__.__defaults__ = (*release.ReleasePlan.__init__.__defaults__[:-1], 2)
+sys.argv = ["anymask", "engine", "release", sys.argv[1], sys.argv[2], "--unblurred"]
+run()
+"""
+
+
+def test_a_full_disk_is_told_and_finished_shards_stay(database: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = subprocess.run([sys.executable, "-c", _FULL, str(database), str(out)], capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "File too large" in done.stderr, done.stderr
+    assert [path.name for path in out.iterdir() if path.is_file()] == ["sa_000000.tar"], "nothing half is left"
+    store, project = opened(database)
+    assert release(store, project, ReleasePlan(out, photos_per_shard=2)).num_skipped == 1
+    store.close()
+
+
 def test_photos_are_shrunk_upright_and_never_enlarged(tmp_path: Path) -> None:
     assert released_hw((3300, 4950), 1500) == (1500, 2250)
     assert released_hw((480, 640), 1500) == (480, 640)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
@@ -46,18 +47,33 @@ def insert_masks(
         query = select(masks.c.save_key, masks.c.id, masks.c.rle)
         query = query.where(masks.c.image_id == image.id, masks.c.save_key.in_(keys))
         saved = {row.save_key: (row.id, bytes(row.rle)) for row in connection.execute(query)}
-    ids = []
-    for mask in new:
-        if mask.save_key not in saved:
-            new_id = _insert(connection, image, mask, now, stage, task_id)
-            if mask.save_key is not None:
-                saved[mask.save_key] = (new_id, mask.counts)
+    ids: list[int] = []
+    waiting: list[NewMask] = []  # new ones are written together
+
+    def write() -> None:
+        rows = [_row(image, mask, now, stage, task_id) for mask in waiting]
+        for mask, new_id in zip(waiting, _insert(connection, rows)):
             ids.append(new_id)
-            continue
-        old_id, counts = saved[mask.save_key]
-        if counts != mask.counts:
-            raise StateError(f"save_key {mask.save_key!r} names mask {old_id}, another one; give each save its own.")
-        ids.append(old_id)
+            saved[mask.save_key] = (new_id, mask.counts)
+        waiting.clear()
+
+    for mask in new:
+        if mask.save_key is not None and any(other.save_key == mask.save_key for other in waiting):
+            write()
+        if mask.save_key is not None and mask.save_key in saved:
+            old_id, counts = saved[mask.save_key]
+            if counts != mask.counts:
+                raise StateError(f"save_key {mask.save_key!r} names mask {old_id}, another one; give each its own.")
+            write()
+            ids.append(old_id)
+        elif mask.replaces is not None:
+            write()
+            (new_id,) = _insert(connection, [_successor(connection, image, mask, now, task_id)])
+            ids.append(new_id)
+            saved[mask.save_key] = (new_id, mask.counts)
+        else:
+            waiting.append(mask)
+    write()
     return ids
 
 
@@ -75,9 +91,27 @@ def lock_current(connection: Connection, mask_id: int) -> Row:
     return mask
 
 
-def _insert(
-    connection: Connection, image: Row, mask: NewMask, now: Round, stage: int, task_id: int | None
-) -> int:
+def _insert(connection: Connection, rows: list[dict[str, Any]]) -> list[int]:
+    """Ids of the new rows, in their order."""
+    if not rows:
+        return []
+    new = insert(masks).values(created_at=database_time())
+    return list(connection.scalars(new.returning(masks.c.id, sort_by_parameter_order=True), rows))
+
+
+def _successor(connection: Connection, image: Row, mask: NewMask, now: Round, task_id: int | None) -> dict[str, Any]:
+    """The row of a mask that takes the place of another, which is marked so. StateError where it was taken."""
+    assert mask.replaces is not None
+    parent = lock_current(connection, mask.replaces)
+    if parent.image_id != image.id:
+        raise InputError(f"mask {mask.replaces} belongs to another photo than the one that replaces it.")
+    row = _row(image, mask, now, parent.stage, task_id)  # an edited mask stays one of its stage
+    connection.execute(update(masks).where(masks.c.id == parent.id).values(is_current=False))
+    return {**row, "version": parent.version + 1}
+
+
+def _row(image: Row, mask: NewMask, now: Round, stage: int, task_id: int | None) -> dict[str, Any]:
+    """A row of the table `masks`. InputError for a mask that does not fit the photo."""
     if image.height is None:
         raise InputError(f"{image.place} cannot be read ({image.problem}), so it can have no masks.")
     if mask.hw != (image.height, image.width):
@@ -85,20 +119,13 @@ def _insert(
             f"{image.place}: a mask of {mask.hw[0]}×{mask.hw[1]} pixels (H×W) does not fit the photo of "
             f"{image.height}×{image.width}."
         )
-    version = 1
-    if mask.replaces is not None:
-        parent = lock_current(connection, mask.replaces)
-        if parent.image_id != image.id:
-            raise InputError(f"mask {mask.replaces} belongs to another photo than the one that replaces it.")
-        version, stage = parent.version + 1, parent.stage  # an edited mask stays one of its stage
-        connection.execute(update(masks).where(masks.c.id == parent.id).values(is_current=False))
-    values = {
+    return {
         "project_id": image.project_id,
         "image_id": image.id,
         "round_id": now.id,
         "task_id": task_id,
         "parent_id": mask.replaces,
-        "version": version,
+        "version": 1,
         "is_current": True,
         "state": mask.state,
         "stage": stage,
@@ -113,6 +140,4 @@ def _insert(
         "seconds": mask.seconds,
         "label": mask.label,
         "save_key": mask.save_key,
-        "created_at": database_time(),
     }
-    return connection.execute(insert(masks).values(**values).returning(masks.c.id)).scalar_one()
