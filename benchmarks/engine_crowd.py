@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from engine_places import postgresql_programs, postgresql_server
 
 HW = (240, 320)
-NUM_ANNOTATORS, NUM_WORKERS, PER_PROCESS = 20, 2, 5
+NUM_ANNOTATORS, NUM_WORKERS = 20, 2
 NUM_PHOTOS, NUM_AUTOMATIC = 6_000, 1_000
 LEASE_SECONDS = 4.0  # short, so that leases run out during the run
 
@@ -56,6 +56,8 @@ class Diary:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--think", type=float, default=0.08, help="seconds between the masks of one annotator, mean")
+    parser.add_argument("--processes", type=int, default=4, help="that the annotators share")
     parser.add_argument("--url", help="an empty database; by default a server of our own")
     parser.add_argument("--sqlite", action="store_true", help="a SQLite file instead")
     options = parser.parse_args()
@@ -68,7 +70,7 @@ def main() -> None:
                 sys.exit("PostgreSQL is not installed: make database-tools")
             place = stack.enter_context(postgresql_server(programs, folder / "server"))
         fill(place)
-        crowd(place, options.seconds)
+        crowd(place, options.seconds, options.think, options.processes)
 
 
 def fill(place: str) -> None:
@@ -81,15 +83,15 @@ def fill(place: str) -> None:
     store.close()
 
 
-def crowd(place: str, seconds: float) -> None:
+def crowd(place: str, seconds: float, think: float, num_processes: int) -> None:
     context = multiprocessing.get_context("spawn")
     names = [f"annotator{i}" for i in range(NUM_ANNOTATORS)]
-    groups = [names[i : i + PER_PROCESS] for i in range(0, len(names), PER_PROCESS)]
-    groups += [[f"worker{i}"] for i in range(NUM_WORKERS)]
+    groups = [names[i::num_processes] for i in range(num_processes)]
+    groups.append([f"worker{i}" for i in range(NUM_WORKERS)])
     ready, start = context.Barrier(len(groups) + 1), time.perf_counter()
     diaries: list[Diary] = []
     with context.Pool(len(groups), initializer=_set_barrier, initargs=(ready,)) as pool:
-        running = pool.starmap_async(people, [(place, group, seconds) for group in groups], chunksize=1)
+        running = pool.starmap_async(people, [(place, group, seconds, think) for group in groups], chunksize=1)
         ready.wait(120)
         start = time.perf_counter()
         for part in running.get(seconds + 120):
@@ -103,14 +105,15 @@ def _set_barrier(barrier: object) -> None:
     _ready = barrier
 
 
-def people(place: str, names: list[str], seconds: float) -> list[Diary]:
+def people(place: str, names: list[str], seconds: float, think: float) -> list[Diary]:
     """Several of the crowd in one process, each in a thread."""
     store = open_store(place)
     project, diaries = store.project_id(), [Diary() for _ in names]
     _ready.wait(120)  # type: ignore[name-defined]
     until = time.monotonic() + seconds
     threads = [
-        threading.Thread(target=one, args=(store, project, name, until, diary)) for name, diary in zip(names, diaries)
+        threading.Thread(target=one, args=(store, project, name, until, think, diary))
+        for name, diary in zip(names, diaries)
     ]
     for thread in threads:
         thread.start()
@@ -120,16 +123,16 @@ def people(place: str, names: list[str], seconds: float) -> list[Diary]:
     return diaries
 
 
-def one(store: Store, project: int, name: str, until: float, diary: Diary) -> None:
+def one(store: Store, project: int, name: str, until: float, think: float, diary: Diary) -> None:
     dice = random.Random(name)
     while time.monotonic() < until:
         try:
             if name.startswith("worker"):
-                automatic(store, project, name, diary)
+                automatic(store, project, name, think, diary)
             elif dice.random() < 0.3:
                 look(store, project, name, dice, diary)
             else:
-                annotate(store, project, name, dice, diary)
+                annotate(store, project, name, dice, think, diary)
         except LeaseError:
             diary.late += 1  # somebody else has it by now: told, and nothing was saved
         except StateError:
@@ -152,13 +155,13 @@ def take(store: Store, project: int, name: str, kind: str, diary: Diary) -> Leas
     return lease
 
 
-def annotate(store: Store, project: int, name: str, dice: random.Random, diary: Diary) -> None:
+def annotate(store: Store, project: int, name: str, dice: random.Random, think: float, diary: Diary) -> None:
     lease = take(store, project, name, "annotate", diary)
     if lease is None:
         return
     num = dice.randint(1, 4)
     for i in range(num):
-        time.sleep(dice.uniform(0.02, 0.15))  # a very quick annotator
+        time.sleep(dice.uniform(0, 2 * think))
         new = [a_mask(name, i, f"{lease.token}-{i}")]
         is_last = i == num - 1
         fate = dice.random()
@@ -197,7 +200,7 @@ def look(store: Store, project: int, name: str, dice: random.Random, diary: Diar
     diary.finished.append(lease.task_id)
 
 
-def automatic(store: Store, project: int, name: str, diary: Diary) -> None:
+def automatic(store: Store, project: int, name: str, think: float, diary: Diary) -> None:
     lease = take(store, project, name, "automatic", diary)
     if lease is None:
         return
@@ -205,7 +208,7 @@ def automatic(store: Store, project: int, name: str, diary: Diary) -> None:
     timed(diary, "save 20 masks", lambda: save_masks(store, lease, new, finish=True))
     diary.saved += [(lease.task_id, mask.save_key or "") for mask in new]
     diary.finished.append(lease.task_id)
-    time.sleep(0.2)  # a model would think longer
+    time.sleep(think)
 
 
 def a_mask(name: str, row: int, key: str | None, kind: str = "person") -> NewMask:
