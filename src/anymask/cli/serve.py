@@ -7,7 +7,7 @@ import secrets
 import socket
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,6 +32,11 @@ def serve(
     label_studio: Annotated[
         str | None, typer.Option(help="Address of a Label Studio whose photos may be fetched, for /label-studio.")
     ] = None,
+    store: Annotated[
+        str | None, typer.Option(metavar="DB", help="People annotate and review photos of this store in the app.")
+    ] = None,
+    project: Annotated[str | None, typer.Option("--project", "-p", help="Which project of the store.")] = None,
+    review: Annotated[bool, typer.Option(help="Finished photos go to somebody else for a second look.")] = True,
     browser: Annotated[bool, typer.Option(help="Open the app in the browser.")] = False,
 ) -> None:
     """Serve the browser app and its API.
@@ -44,6 +49,8 @@ def serve(
     `anymask serve`
 
     `anymask serve --model vit_b --port 9000`
+
+    `anymask serve --store masks.db`
 
     `anymask serve --host 0.0.0.0`
     """
@@ -74,6 +81,9 @@ def serve(
         label_studio_url=label_studio,
         label_studio_key=os.environ.get("LABEL_STUDIO_API_KEY"),
     )
+    if store is None and project is not None:
+        raise OptionError("--project names a project of a store; name the store too: --store masks.db.")
+    served = _open_project(store, project, review) if store is not None else None
     listening = _listen(host, port)
     predictor = load_predictor(model, checkpoint, device, precision, 0, 0)
     files = None
@@ -83,7 +93,7 @@ def serve(
     else:
         print("anymask: the app is not built, only the API is served; `make web` builds it.", file=sys.stderr)
     preset = "lite" if model == "lite" else "official"
-    app = create_app(predictor.segmenter, settings, name=model, preset=preset, browser=files)
+    app = create_app(predictor.segmenter, settings, name=model, preset=preset, browser=files, project=served)
     address = _address(host, listening.getsockname()[1], token)
     print(f"anymask: open {address}   (Ctrl+C stops)", flush=True)
     if browser:
@@ -94,6 +104,22 @@ def serve(
         app, log_level="warning", timeout_graceful_shutdown=5, limit_concurrency=512, server_header=False
     )
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def _open_project(place: str, name: str | None, review: bool) -> Any:
+    """A project of a store, before the model is loaded: a wrong name is told at once."""
+    try:
+        from anymask.engine.store import open_store
+        from anymask.server.project import Project
+    except ImportError as error:
+        raise MissingExtraError("a store needs: pip install 'anymask[engine]'") from error
+    store = open_store(place)
+    try:
+        project_id = store.project_id(name)
+        return Project(store, project_id, name or store.project_names()[0], review)
+    except BaseException:
+        store.close()
+        raise
 
 
 def _listen(host: str, port: int) -> socket.socket:

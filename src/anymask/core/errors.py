@@ -9,7 +9,8 @@ AnymaskError
 ├── ExportError (ValueError)     an exported file does not compute what its model does, or is broken
 ├── DownloadError (OSError)      the network, the disk, or the hash said no
 ├── StateError (RuntimeError)    called in the wrong order
-│   └── LeaseError               the task is somebody else's by now, or done
+│   ├── LeaseError               the task is somebody else's by now, or done
+│   └── NotFoundError            the store has no row of this id
 ├── StoreError (RuntimeError)    the database is missing, full, locked, or of another schema
 └── MissingExtraError (ImportError)  an optional dependency is not installed
 """
@@ -53,6 +54,10 @@ class StateError(AnymaskError, RuntimeError):
 
 class LeaseError(StateError):
     """A task is not, or no longer, held by who wants to save to it."""
+
+
+class NotFoundError(StateError):
+    """The store has no row of this id."""
 
 
 class StoreError(AnymaskError, RuntimeError):

@@ -60,10 +60,12 @@ def next_task(
     kind: str = "annotate",
     *,
     lease_seconds: float = LEASE_SECONDS,
+    besides: Sequence[int] = (),
 ) -> Lease | None:
     """Lease the next free task to a worker; None where there is none. A worker who holds one gets it again.
 
-    Names of workers are unique: who asks under a name takes its task from whoever held it under that name before.
+    besides: ids of tasks that the worker has in hand and does not mean; so one can be fetched ahead. Names of workers
+    are unique: who asks under a name takes its task from whoever held it under that name before.
     """
     if not worker.strip():
         raise InputError("a worker needs a name, so that the store knows who holds a task.")
@@ -71,15 +73,11 @@ def next_task(
         raise InputError(f"lease_seconds must be above 0, got {lease_seconds}.")
     column = tasks.c
     mine = and_(column.holder == worker, column.project_id == project_id, column.kind == kind)
-    free = and_(
-        column.project_id == project_id,
-        column.kind == kind,
-        or_(column.leased_until.is_(None), _has_run_out()),
-        or_(column.not_for.is_(None), column.not_for != worker),
-    )
     with store.transaction(writes=True) as connection:
-        held = select(tasks).where(column.state == "open", mine, ~_has_run_out())
-        first = select(tasks).where(column.state == "open", free).order_by(column.priority, column.id)
+        other = column.id.not_in(besides)
+        held = select(tasks).where(column.state == "open", mine, ~_has_run_out(), other).order_by(column.leased_at)
+        free = select(tasks).where(column.state == "open", free_for(project_id, worker, kind), other)
+        first = free.order_by(column.priority, column.id)
         for query in (held, first):
             task = connection.execute(query.limit(1).with_for_update(skip_locked=True, key_share=True)).first()
             if task is not None:
@@ -137,6 +135,17 @@ def finish_task(
             return
         now = _hold(connection, lease)
         _finish(connection, lease, now, "skipped" if skip else "done", seconds, review and not skip)
+
+
+def free_for(project_id: int, worker: str, kind: str) -> ColumnElement[bool]:
+    """Whether a task is there for a worker to take, as an SQL condition."""
+    column = tasks.c
+    return and_(
+        column.project_id == project_id,
+        column.kind == kind,
+        or_(column.leased_until.is_(None), _has_run_out()),
+        or_(column.not_for.is_(None), column.not_for != worker),
+    )
 
 
 def is_leased() -> ColumnElement[bool]:
@@ -214,9 +223,7 @@ def _saved_before(connection: Connection, lease: Lease, new: Sequence[NewMask]) 
     return [ids[key] for key in keys] if len(ids) == len(set(keys)) else None
 
 
-def _finish(
-    connection: Connection, lease: Lease, now: Round, state: str, seconds: float | None, review: bool
-) -> None:
+def _finish(connection: Connection, lease: Lease, now: Round, state: str, seconds: float | None, review: bool) -> None:
     values = {
         "state": state,
         "seconds": seconds,

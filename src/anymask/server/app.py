@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -15,7 +16,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from anymask import __version__
-from anymask.core.errors import ImageError, InputError
+from anymask.core.errors import ImageError, InputError, NotFoundError, StateError, StoreError
 from anymask.core.types import Segmenter
 from anymask.server import label_studio, routes_about, routes_masks, routes_photos
 from anymask.server.guard import Guard
@@ -26,6 +27,9 @@ from anymask.server.sessions import UnknownPhotoError
 from anymask.server.settings import Settings
 from anymask.server.studio import BrowserModel, Studio
 
+if TYPE_CHECKING:
+    from anymask.server.project import Project
+
 
 def create_app(
     segmenter: Segmenter,
@@ -34,12 +38,14 @@ def create_app(
     name: str = "lite",
     preset: str = "official",
     browser: BrowserModel | None = None,
+    project: Project | None = None,
     static: Path = STATIC,
 ) -> FastAPI:
     """The app at `/`, the API at `/api`, its description at `/openapi.json`.
 
     segmenter: the model, used by one thread at a time. name: its name. preset: of automatic masks ("lite" for that
-    model). browser: the model's graphs for the page. static: the built app.
+    model). browser: the model's graphs for the page. project: photos that people annotate and review. static: the
+    built app.
     """
     settings = settings or Settings()
     studio = Studio(segmenter, settings, name, preset, browser)
@@ -57,11 +63,15 @@ def create_app(
         redoc_url=None,
         docs_url=None,
     )
-    app.state.studio = studio
+    app.state.studio, app.state.project = studio, project
     app.add_middleware(Measured, metrics=studio.metrics)
     app.add_middleware(Guard, settings=settings)
     for router in (routes_about.router, routes_photos.router, routes_masks.router, label_studio.router):
         app.include_router(router)
+    if find_spec("sqlalchemy"):  # the store's routes come with its extra
+        from anymask.server import routes_project
+
+        app.include_router(routes_project.router)
     _add_problems(app)
     _add_pages(app, static)
     return app
@@ -76,6 +86,14 @@ def _add_problems(app: FastAPI) -> None:
     @app.exception_handler(BusyError)
     async def busy(request: Request, error: BusyError) -> Response:
         return problem(503, str(error), **{"retry-after": str(error.retry_after_s)})
+
+    @app.exception_handler(StateError)
+    async def too_late(request: Request, error: StateError) -> Response:
+        return problem(404 if isinstance(error, NotFoundError) else 409, str(error))
+
+    @app.exception_handler(StoreError)
+    async def store_fails(request: Request, error: StoreError) -> Response:
+        return problem(503, str(error), **{"retry-after": "5"})
 
     @app.exception_handler(InputError)
     async def cannot_use(request: Request, error: InputError) -> Response:

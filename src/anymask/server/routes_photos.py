@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Request, Response
 from anymask.core.errors import ImageError
 from anymask.server.routes_about import studio_of
 from anymask.server.schemas import Photo, problem_responses
+from anymask.server.sessions import Session
 from anymask.server.work import as_numpy
 
 router = APIRouter(tags=["photos"])
@@ -51,7 +52,18 @@ async def upload(request: Request) -> Photo:
 )
 async def embedding(request: Request, photo_id: PathId) -> Response:
     """The embedding as little-endian float16, C×h×w; the shape is in `x-anymask-shape`."""
-    features = as_numpy(studio_of(request).sessions.get(photo_id).embedding.features)[0]
+    return as_halves(studio_of(request).sessions.get(photo_id))
+
+
+@router.delete("/api/images/{photo_id}", status_code=204, responses=problem_responses(401, 403, 404, 422))
+async def forget(request: Request, photo_id: PathId) -> None:
+    """Let a photo go."""
+    studio_of(request).sessions.forget(photo_id)
+
+
+def as_halves(session: Session) -> Response:
+    """An embedding as float16 over the wire."""
+    features = as_numpy(session.embedding.features)[0]
     limit = float(np.finfo(np.float16).max)
     shape = ",".join(str(n) for n in features.shape)
     return Response(
@@ -59,9 +71,3 @@ async def embedding(request: Request, photo_id: PathId) -> Response:
         media_type="application/octet-stream",
         headers={"x-anymask-shape": shape, "cache-control": "private, max-age=3600"},
     )
-
-
-@router.delete("/api/images/{photo_id}", status_code=204, responses=problem_responses(401, 403, 404, 422))
-async def forget(request: Request, photo_id: PathId) -> None:
-    """Let a photo go."""
-    studio_of(request).sessions.forget(photo_id)

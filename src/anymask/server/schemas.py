@@ -168,6 +168,8 @@ def problem_responses(*codes: int) -> dict[int | str, dict[str, Any]]:
         401: "the token is missing or wrong",
         403: "from another site",
         404: "no such photo or file",
+        409: "somebody else was faster; nothing of this was kept",
+        410: "the photo's file is gone or has changed",
         413: "too large",
         415: "not an image",
         422: "cannot be used as it is",

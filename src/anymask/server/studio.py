@@ -60,7 +60,7 @@ class Studio:
         self._bulk.shutdown(wait=True, cancel_futures=True)
         self.sessions.clear()
 
-    async def encode(self, encoded: bytes) -> Session:
+    async def encode(self, encoded: bytes, urgency: int = ENCODE) -> Session:
         """The session of a photo's file, from the cache if it is there."""
         photo_id = photo_id_of(encoded)
         known = self.sessions.find(photo_id)
@@ -76,7 +76,7 @@ class Studio:
             return [session] * len(payloads)
 
         key = ("encode", photo_id)
-        return await self._wait(self.lane.submit(run, encoded, urgency=ENCODE, key=key))
+        return await self._wait(self.lane.submit(run, encoded, urgency=urgency, key=key))
 
     async def predict(self, session: Session, prompts: list[Prompt], multimask: bool | None) -> list[list[Mask]]:
         """Candidates for each prompt; prompts of all clients on this photo share calls where they are alike."""
