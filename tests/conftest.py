@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -35,3 +37,9 @@ def photo() -> np.ndarray:
     y, x = np.mgrid[:120, :160]
     image[(x - 90) ** 2 + (y - 60) ** 2 < 30**2] = (230, 180, 40)
     return image
+
+
+@pytest.fixture(scope="session")
+def browser_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the model's copy for the browser is kept, for all servers that tests start."""
+    return tmp_path_factory.mktemp("browser-home")

@@ -7,65 +7,28 @@ not there yet.
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import signal
 import struct
-import subprocess
-import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from app_tools import Server, build_app, disc, needs_browser, play, png
 from PIL import Image
 
 from anymask.core.rle import decode_one
 from anymask.predict.formats import read_masks
 
-ROOT = Path(__file__).parents[1]
-WEB = ROOT / "web"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-NODE = shutil.which("node")
-
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or NODE is None or shutil.which("npm") is None,
-    reason="needs Node 20.19 or later and Chromium, and one of them is not installed: `make web-tools`",
-)
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
 def built() -> None:
-    """The app, from the sources as they are."""
-    bundle = ROOT / "src" / "anymask" / "server" / "static" / "index.html"
-    sources = [p for folder in ("src", "public") for p in (WEB / folder).rglob("*") if p.is_file()]
-    newest = max(p.stat().st_mtime for p in [*sources, WEB / "index.html", WEB / "vite.config.ts"])
-    if not bundle.is_file() or bundle.stat().st_mtime < newest or not (WEB / "node_modules").is_dir():
-        subprocess.run(["make", "web"], cwd=ROOT, check=True, timeout=600, capture_output=True)
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the model's copy for the browser is kept, for all servers of this file."""
-    return tmp_path_factory.mktemp("home")
-
-
-def png(path: Path, image: np.ndarray) -> Path:
-    Image.fromarray(image).save(path)
-    return path
-
-
-def disc(height: int = 360, width: int = 480, seed: int = 0) -> np.ndarray:
-    """A bright disc in the middle of a dark textured ground."""
-    rng = np.random.default_rng(seed)
-    image = rng.integers(30, 60, (height, width, 3), dtype=np.uint8)
-    y, x = np.mgrid[:height, :width]
-    image[(x - 0.56 * width) ** 2 + (y - 0.5 * height) ** 2 < (0.24 * height) ** 2] = (240, 190, 50)
-    return image
+    build_app()
 
 
 @pytest.fixture
@@ -98,57 +61,12 @@ def flat_png(width: int, height: int, rows: int | None = None) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
-class Server:
-    """`anymask serve` as a process of its own, on a free port."""
-
-    def __init__(self, home: Path, *options: str, code: str | None = None) -> None:
-        command = (
-            [sys.executable, "-c", code]
-            if code
-            else [sys.executable, "-m", "anymask", "serve", "--port", "0", *options]
-        )
-        env = {**os.environ, "ANYMASK_HOME": str(home), "ANYMASK_OFFLINE": "1"}
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env, start_new_session=True)
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert "open http://" in line, line
-        self.url = line.split("open ")[1].split()[0].split("?")[0]
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-
 @pytest.fixture(scope="module")
-def server(built: None, home: Path) -> Iterator[Server]:
-    running = Server(home)
+def server(built: None, browser_home: Path) -> Iterator[Server]:
+    running = Server(browser_home)
     yield running
     running.stop()
     assert running.process.returncode in (0, -signal.SIGTERM)
-
-
-def play(name: str, server: Server, folder: Path, **more: Any) -> str:
-    """Run one scenario; what it printed."""
-    given = {
-        "url": server.url,
-        "serverPid": server.process.pid,
-        "chromium": CHROMIUM,
-        "folder": str(folder),
-        "photo": str(folder / "photo.png"),
-        "other": str(folder / "other.png"),
-        **more,
-    }
-    done = subprocess.run(
-        [NODE or "node", "e2e/run.mjs", name, json.dumps(given)], cwd=WEB, capture_output=True, text=True, timeout=1200
-    )
-    assert done.returncode == 0 and done.stdout.rstrip().endswith("ok"), done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.mark.parametrize(
@@ -164,8 +82,8 @@ def test_a_hundred_megapixels(server: Server, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["serverKilled", "stop"])
-def test_the_page_goes_on_without_its_server(name: str, built: None, home: Path, folder: Path) -> None:
-    own = Server(home)
+def test_the_page_goes_on_without_its_server(name: str, built: None, browser_home: Path, folder: Path) -> None:
+    own = Server(browser_home)
     try:
         play(name, own, folder)
     finally:
@@ -211,9 +129,9 @@ def test_exports_are_read_by_the_package(server: Server, folder: Path) -> None:
     assert ((cutout[..., 3] > 0) & (cutout[..., 3] < 255)).any(), "the edge is feathered"
 
 
-def test_a_token_opens_the_page_and_leaves_the_address(built: None, home: Path, folder: Path) -> None:
+def test_a_token_opens_the_page_and_leaves_the_address(built: None, browser_home: Path, folder: Path) -> None:
     token = "a-token-of-some-length"
-    own = Server(home, "--token", token)
+    own = Server(browser_home, "--token", token)
     try:
         play("token", own, folder, token=token)
     finally:
@@ -238,8 +156,8 @@ uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening]
 """
 
 
-def test_models_too_large_for_a_page_encode_on_the_server(built: None, home: Path, folder: Path) -> None:
-    own = Server(home, code=SERVER_ENCODES)
+def test_models_too_large_for_a_page_encode_on_the_server(built: None, browser_home: Path, folder: Path) -> None:
+    own = Server(browser_home, code=SERVER_ENCODES)
     try:
         play("serverEncodes", own, folder)
     finally:

@@ -28,10 +28,10 @@ const decoded = [];
 for (let i = 0; i < given.rounds; i++) {
   const [total, decode] = await page.evaluate(async (i) => {
     const { studio } = window.anymask;
-    studio.discard();
+    studio.drafting.discard();
     performance.clearMeasures("anymask:prompt");
     const { width, height } = studio.photo;
-    await studio.click([width * (0.3 + 0.02 * i), height * 0.5], true);
+    await studio.drafting.click([width * (0.3 + 0.02 * i), height * 0.5], true);
     const entry = performance.getEntriesByName("anymask:prompt")[0];
     return [entry.duration, entry.detail.decodeMs];
   }, i);
@@ -47,7 +47,7 @@ for (let i = 0; i < 5; i++) {
       const { studio } = window.anymask;
       const bitmap = await createImageBitmap(studio.photo.view);
       const request = { kind: "encode", photo: studio.photo.key, frame: studio.photo.frame, bitmap };
-      return (await studio.model.ask(request, { transfer: [bitmap] })).ms;
+      return (await studio.machine.client.ask(request, { transfer: [bitmap] })).ms;
     }),
   );
 }

@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import { chromium } from "playwright-core";
 import { FLAGS } from "./flags.mjs";
+import { deskScenarios } from "./desk.mjs";
 import { scenarios } from "./scenarios.mjs";
 
 const [name, json] = process.argv.slice(2);
@@ -12,7 +13,7 @@ const context = await browser.newContext({ viewport: { width: 1280, height: 800 
 const page = await context.newPage();
 page.setDefaultTimeout(200_000);
 const errors = [];
-page.on("pageerror", (error) => errors.push(String(error)));
+context.on("weberror", (error) => errors.push(String(error.error())));
 const killServer = async () => {
   process.kill(given.serverPid, "SIGKILL");
   for (let i = 0; i < 100; i++) {
@@ -26,8 +27,8 @@ const killServer = async () => {
   throw new Error("the server lives");
 };
 try {
-  const photoBytes = [...readFileSync(given.photo)];
-  await scenarios[name]({ ...given, photoBytes, page, context, browser, killServer });
+  const photoBytes = given.photo ? [...readFileSync(given.photo)] : [];
+  await { ...scenarios, ...deskScenarios }[name]({ ...given, photoBytes, page, context, browser, killServer });
   if (errors.length) throw new Error(`errors in the page: ${errors.join("; ")}`);
   console.log("ok");
 } catch (error) {

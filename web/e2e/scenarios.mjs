@@ -6,7 +6,7 @@ import { join } from "node:path";
 export const scenarios = {};
 
 const items = (page) => page.evaluate(() => window.anymask.studio.scene.items.length);
-const scene = (page) =>
+export const scene = (page) =>
   page.evaluate(() => {
     const { items, draft, selected } = window.anymask.studio.scene;
     return {
@@ -22,7 +22,7 @@ const scene = (page) =>
       selected,
     };
   });
-const idle = (page) => page.waitForFunction(() => !window.anymask.studio.isBusy, null, { timeout: 400_000 });
+export const idle = (page) => page.waitForFunction(() => !window.anymask.studio.isBusy, null, { timeout: 400_000 });
 const share = (page) =>
   page.evaluate(() => {
     const { draft } = window.anymask.studio.scene;
@@ -30,7 +30,7 @@ const share = (page) =>
   });
 
 /** Client coordinates of a place of the photo, given as shares of its sides. */
-const at = (page, x, y) =>
+export const at = (page, x, y) =>
   page.evaluate(
     ([x, y]) => {
       const { studio, view } = window.anymask;
@@ -44,15 +44,15 @@ export async function open(page, url, ...files) {
   await page.setInputFiles("#files", files);
   await page.waitForFunction(() => window.anymask.studio.photo?.status === "ready", null, { timeout: 400_000 });
   // a coarse search is a search: the tests need not wait for a fine one
-  await page.evaluate(() => Object.assign(window.anymask.studio, { serverGrid: 8, ownGrid: 5 }));
+  await page.evaluate(() => Object.assign(window.anymask.studio.search, { serverGrid: 8, ownGrid: 5 }));
 }
 
-async function click(page, x, y, options = {}) {
+export async function click(page, x, y, options = {}) {
   await page.mouse.click(...(await at(page, x, y)), options);
   await idle(page);
 }
 
-async function drag(page, from, to, button = "left") {
+export async function drag(page, from, to, button = "left") {
   await page.mouse.move(...(await at(page, ...from)));
   await page.mouse.down({ button });
   await page.mouse.move(...(await at(page, (from[0] + to[0]) / 2, (from[1] + to[1]) / 2)), { steps: 3 });
@@ -61,7 +61,7 @@ async function drag(page, from, to, button = "left") {
   await idle(page);
 }
 
-async function press(page, key) {
+export async function press(page, key) {
   await page.keyboard.press(key);
   await idle(page);
 }
@@ -83,9 +83,9 @@ scenarios.click = async ({ page, url, photo }) => {
     () =>
       new Promise((resolve) => {
         const { studio } = window.anymask;
-        const ask = studio.model.ask.bind(studio.model);
+        const ask = studio.machine.client.ask.bind(studio.machine.client);
         const before = studio.scene.draft.candidates[studio.scene.draft.chosen].base.logits;
-        studio.model.ask = (request, options) => {
+        studio.machine.client.ask = (request, options) => {
           if (request.kind === "decode") resolve(request.prompt.mask?.every((v, i) => v === before[i]) ?? false);
           return ask(request, options);
         };
@@ -296,7 +296,7 @@ scenarios.serverKilled = async ({ page, url, photo, other, killServer }) => {
   assert.ok((await scene(page)).draft.candidates > 0, "new photos too");
   await press(page, "Escape");
   await page.evaluate(() => {
-    Object.assign(window.anymask.studio.info.automatic, { pred_iou_thresh: 0.01, stability_score_thresh: 0.01 });
+    Object.assign(window.anymask.studio.machine.info.automatic, { pred_iou_thresh: 0.01, stability_score_thresh: 0.01 });
   });
   await page.click("#everything");
   await page.waitForSelector("#progress:not([hidden])");
@@ -429,7 +429,7 @@ scenarios.touch = async ({ browser, url, photo }) => {
 
 scenarios.serverEncodes = async ({ page, url, photo }) => {
   await open(page, url, photo);
-  assert.equal(await page.evaluate(() => window.anymask.studio.loaded.encodes), false);
+  assert.equal(await page.evaluate(() => window.anymask.studio.machine.loaded.encodes), false);
   await click(page, 0.55, 0.5);
   assert.equal((await scene(page)).draft.candidates, 3);
   const alone = await share(page);
@@ -442,5 +442,5 @@ scenarios.token = async ({ page, url, photo, token }) => {
   await open(page, `${url}?token=${token}`, photo);
   assert.ok(!page.url().includes(token), "the token leaves the address");
   await page.goto(url);
-  await page.waitForFunction(() => window.anymask?.studio.loaded, null, { timeout: 400_000 });
+  await page.waitForFunction(() => window.anymask?.studio.machine.loaded, null, { timeout: 400_000 });
 };

@@ -23,6 +23,57 @@ export interface ServerMask {
   readonly point_coords: readonly (readonly [number, number])[];
 }
 
+/** A project of the store, and what is left to do: state → tasks. */
+export interface Project {
+  readonly name: string;
+  readonly round: number;
+  readonly stage: number;
+  readonly stage_name: string;
+  readonly photos: number;
+  readonly masks: number;
+  readonly annotate: Readonly<Record<string, number>>;
+  readonly review: Readonly<Record<string, number>>;
+  readonly is_reviewed: boolean;
+}
+
+export interface StoredMask {
+  readonly id: number;
+  readonly segmentation: Rle;
+  readonly state: "proposed" | "accepted" | "rejected";
+  readonly stage: number;
+  readonly version: number;
+  readonly author_kind: "person" | "model" | "import";
+  readonly author: string;
+  readonly label: string | null;
+  readonly predicted_iou: number | null;
+  readonly is_prefilled: boolean;
+}
+
+export type Kind = "annotate" | "review";
+
+export interface Task {
+  readonly id: number;
+  readonly token: string;
+  readonly kind: Kind;
+  readonly stage: number;
+  readonly image_id: number;
+  readonly file_name: string;
+  readonly width: number;
+  readonly height: number;
+  readonly lease_seconds: number;
+  readonly masks: readonly StoredMask[];
+}
+
+export interface HistoryEvent {
+  readonly what: "saved" | "accept" | "edit" | "reject" | "undo";
+  readonly who: string;
+  readonly at: number;
+  readonly mask_id: number;
+  readonly version: number;
+  readonly seconds: number | null;
+  readonly note: string | null;
+}
+
 /** The server answered, and said no. */
 export class ServerError extends Error {
   constructor(
@@ -42,15 +93,53 @@ async function ask(path: string, init: RequestInit = {}): Promise<Response> {
       await new Promise((resolve) => setTimeout(resolve, Math.min(wait, 5) * 1000));
       continue;
     }
-    const detail = await response
-      .json()
-      .then((body: { detail?: unknown }) => String(body.detail))
-      .catch(() => response.statusText);
-    throw new ServerError(response.status, detail);
+    throw new ServerError(response.status, await detailOf(response));
   }
 }
 
+function detailOf(response: Response): Promise<string> {
+  return response
+    .json()
+    .then((body: { detail?: unknown }) => String(body.detail))
+    .catch(() => response.statusText);
+}
+
 export const model = async (): Promise<ModelInfo> => (await ask("/api/model")).json();
+const PATIENCE_MS = 20_000;
+
+/** One step of a person at work. Throws ServerError where the server says no, another error where it does not answer. */
+export async function send(path: string, body: unknown, keepalive = false): Promise<unknown> {
+  const response = await fetch(path, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(body),
+    signal: AbortSignal.timeout(PATIENCE_MS),
+    keepalive,
+  });
+  if (!response.ok) throw new ServerError(response.status, await detailOf(response));
+  return response.status === 204 ? null : response.json();
+}
+
+/** The project that is served; null where there is none. */
+export async function project(): Promise<Project | null> {
+  const response = await fetch("/api/project");
+  return response.ok ? response.json() : null;
+}
+
+export async function nextTask(worker: string, kind: Kind, besides: readonly number[]): Promise<Task | null> {
+  return ((await send("/api/tasks/next", { worker, kind, besides })) as { task: Task | null }).task;
+}
+
+export const storedPhoto = async (id: number): Promise<Blob> => (await ask(`/api/project/images/${id}`)).blob();
+
+export async function history(mask: number): Promise<HistoryEvent[]> {
+  return ((await (await ask(`/api/masks/${mask}/history`)).json()) as { events: HistoryEvent[] }).events;
+}
+
+export async function storedEmbedding(id: number): Promise<ArrayBuffer> {
+  return (await ask(`/api/project/images/${id}/embedding`)).arrayBuffer();
+}
+
 export const samples = async (): Promise<Sample[]> => (await ask("/api/samples")).json();
 export const sampleBlob = async (url: string): Promise<Blob> => (await ask(url)).blob();
 

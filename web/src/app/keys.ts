@@ -1,7 +1,9 @@
 // The keyboard: shortcuts, and a cross that stands in for the pointer.
 
 import type { Xy } from "../core/geometry";
+import type { Kind } from "./api";
 import type { Gestures } from "./gestures";
+import { $ } from "./panels";
 import type { Studio } from "./studio";
 import type { View } from "./view";
 
@@ -33,9 +35,16 @@ const KEYS: readonly (readonly [keys: readonly string[], command: string])[] = [
   [["Ctrl+o"], "open"],
   [["Ctrl+s"], "export"],
   [["Delete"], "delete"],
+  [["x"], "skip"],
+  [["r"], "reject"],
+  [["c"], "correct"],
+  [["j"], "nextMask"],
+  [["k"], "previousMask"],
 ];
 
-export const HELP: readonly (readonly [what: string, keys: string])[] = [
+type Help = readonly (readonly [what: string, keys: string])[];
+
+const HELP: Help = [
   ["Add to the object", "click"],
   ["Take away", "right click|Shift+click"],
   ["Box around an object", "drag"],
@@ -58,6 +67,33 @@ export const HELP: readonly (readonly [what: string, keys: string])[] = [
   ["Add, subtract at the cross", "Space|Backspace"],
 ];
 
+const DESK_HELP: Record<Kind, Help> = {
+  annotate: [
+    ["Done, next photo", "D"],
+    ["Skip the photo", "X"],
+    ["Correct the chosen object", "C"],
+    ["Next, previous object", "J|K"],
+  ],
+  review: [
+    ["Accept the mask", "Enter"],
+    ["Reject it", "R"],
+    ["Correct it", "C"],
+    ["Next, previous mask", "J|K"],
+    ["Done, next photo", "D"],
+    ["Skip the photo", "X"],
+  ],
+};
+const STUDIO_ONLY = ["Next, previous photo", "Everything", "Open, export"];
+
+/** The keys of the room. */
+export function showHelp(room: Kind | null): void {
+  const general = HELP.filter(([what]) => !room || !STUDIO_ONLY.includes(what));
+  const entries = [...(room ? DESK_HELP[room] : []), ...general];
+  const keysOf = (keys: string) => keys.split("|").map((key) => `<kbd>${key}</kbd>`);
+  $("keys").innerHTML = entries.map(([what, keys]) => `<div>${what}<span>${keysOf(keys).join("")}</span></div>`).join("");
+  $<HTMLDialogElement>("help-dialog").showModal();
+}
+
 export function setUpKeys(studio: Studio, view: View, gestures: Gestures, commands: Commands): void {
   const table = new Map(KEYS.flatMap(([keys, command]) => keys.map((key) => [key, command] as const)));
   let cross: Xy | null = null;
@@ -75,7 +111,7 @@ export function setUpKeys(studio: Studio, view: View, gestures: Gestures, comman
     }
     if (event.key === "Backspace" && document.activeElement === view.canvas && cross) {
       event.preventDefault();
-      void studio.click(cross, false);
+      void studio.drafting.click(cross, false);
       return;
     }
     const arrow = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
@@ -87,11 +123,11 @@ export function setUpKeys(studio: Studio, view: View, gestures: Gestures, comman
       cross = view.clamp([cross[0] + arrow[0] * step, cross[1] + arrow[1] * step]);
       view.reveal(cross);
       view.set({ cross });
-      studio.hover(cross);
+      studio.hover.over(cross);
       return;
     }
     if (/^[1-9]$/.test(event.key) && !event.ctrlKey && !event.metaKey && !event.altKey) {
-      studio.choose(Number(event.key) - 1);
+      studio.drafting.choose(Number(event.key) - 1);
       return;
     }
     if (event.altKey || (event.key === "Enter" && onButton)) return;
@@ -105,7 +141,7 @@ export function setUpKeys(studio: Studio, view: View, gestures: Gestures, comman
   window.addEventListener("keyup", (event) => {
     if (event.key !== " ") return;
     const dragged = gestures.space(false);
-    if (!dragged && document.activeElement === view.canvas && cross && studio.photo) void studio.click(cross, true);
+    if (!dragged && document.activeElement === view.canvas && cross && studio.photo) void studio.drafting.click(cross, true);
   });
   window.addEventListener("blur", () => gestures.space(false));
   view.canvas.addEventListener("pointerdown", () => {

@@ -1,14 +1,18 @@
 // The page: wires buttons, keys, pointers and files to the studio.
 
 import "./style.css";
-import * as api from "./api";
+import { Desk } from "./desk";
+import { editChosen, setUpDeskPanels } from "./deskpanels";
 import { setUpExport } from "./exporting";
 import { Gestures, type Tool } from "./gestures";
 import { icon, placeIcons } from "./icons";
-import { HELP, setUpKeys } from "./keys";
+import { setUpFiles } from "./files";
+import { showHelp, setUpKeys } from "./keys";
 import { $, paintPanels } from "./panels";
-import { Progress, toast } from "./progress";
+import { Progress } from "./progress";
+import { setUpRooms } from "./rooms";
 import { Studio } from "./studio";
+import { setUpTheme } from "./theme";
 import { View } from "./view";
 
 placeIcons(document);
@@ -22,15 +26,20 @@ const progress = new Progress($("progress"));
 const studio = new Studio(view, progress);
 const openExport = setUpExport(studio, progress);
 
+const desk = new Desk(studio);
+const paintDesk = setUpDeskPanels(studio, desk);
+
 let painting = false;
-studio.onChange = () => {
+const paintSoon = (): void => {
   if (painting) return;
   painting = true;
   requestAnimationFrame(() => {
     painting = false;
     paintPanels(studio);
+    paintDesk();
   });
 };
+studio.onChange = desk.onChange = paintSoon;
 
 // --- tools --------------------------------------------------------------------------------------------------------
 
@@ -54,7 +63,7 @@ function chooseTool(next: Tool): void {
   }
   $("brush-bar").hidden = next !== "brush" && next !== "eraser";
   $("hint").textContent = HINTS[next];
-  studio.hover(null);
+  studio.hover.over(null);
   view.set({ brush: null });
 }
 
@@ -75,11 +84,15 @@ const gestures = new Gestures(view, {
   tool: () => tool,
   subtracts: () => subtracts,
   brushRadius: () => Number(brushSize.value) / 2 / view.zoom,
-  onClick: (xy, adds) => void studio.click(xy, adds),
-  onPick: (xy) => studio.pick(xy),
-  onBox: (box) => void studio.box(box),
-  onStroke: (stroke) => void studio.stroke(stroke),
-  onHover: (xy) => studio.hover(xy),
+  onClick: (xy, adds) => {
+    const isPick = desk.kind === "review" && !studio.scene.draft && adds && view.itemAt(xy);
+    if (isPick) studio.objects.pick(xy);
+    else void studio.drafting.click(xy, adds);
+  },
+  onPick: (xy) => studio.objects.pick(xy),
+  onBox: (box) => void studio.drafting.box(box),
+  onStroke: (stroke) => void studio.drafting.stroke(stroke),
+  onHover: (xy) => studio.hover.over(desk.kind === "review" ? null : xy),
   onMove: (xy) => {
     $("status-place").textContent =
       xy && view.isInside(xy) ? `x ${Math.floor(xy[0])}  y ${Math.floor(xy[1])}` : "";
@@ -87,10 +100,10 @@ const gestures = new Gestures(view, {
 });
 
 const commands = {
-  undo: () => void studio.undo(),
-  redo: () => void studio.redo(),
-  accept: () => void studio.accept(),
-  discard: () => studio.discard(),
+  undo: () => void studio.edits.undo(),
+  redo: () => void studio.edits.redo(),
+  accept: () => void (desk.kind === "review" && !studio.scene.draft ? desk.mark("accepted") : studio.drafting.accept()),
+  discard: () => studio.drafting.discard(),
   hide: () => {
     masksHidden = !masksHidden;
     view.hideMasks(masksHidden);
@@ -98,23 +111,33 @@ const commands = {
     button.setAttribute("aria-pressed", String(masksHidden));
     button.innerHTML = icon(masksHidden ? "eye-off" : "eye");
   },
-  next: () => studio.step(1),
-  previous: () => studio.step(-1),
+  next: () => (desk.kind ? void desk.done() : studio.step(1)),
+  previous: () => !desk.kind && studio.step(-1),
+  skip: () => desk.kind && void desk.done(true),
+  reject: () => desk.kind === "review" && void desk.mark("rejected"),
+  correct: () => desk.kind && editChosen(studio),
+  nextMask: () => desk.kind && desk.choose(1),
+  previousMask: () => desk.kind && desk.choose(-1),
   click: () => chooseTool("click"),
   box: () => chooseTool("box"),
   brush: () => chooseTool("brush"),
   eraser: () => chooseTool("eraser"),
   subtract: () => setSubtracts(!subtracts),
-  everything: () => studio.photo && !studio.isBusy && void studio.everything(),
+  everything: () => !desk.kind && studio.photo && !studio.isBusy && void studio.search.everything(),
   smaller: () => sizeBrush(1 / 1.2),
   larger: () => sizeBrush(1.2),
   zoomIn: () => view.zoomBy(1.25),
   zoomOut: () => view.zoomBy(0.8),
   fit: () => view.fit(),
-  help: () => $<HTMLDialogElement>("help-dialog").showModal(),
-  open: () => $("files").click(),
+  help: () => showHelp(desk.kind),
+  open: () => !desk.kind && $("files").click(),
   export: () => !$<HTMLButtonElement>("export").disabled && openExport(),
-  delete: () => studio.scene.selected !== null && studio.remove(studio.scene.selected),
+  delete: () => {
+    const { selected } = studio.scene;
+    if (selected === null) return;
+    if (desk.kind === "review") void desk.mark("rejected");
+    else studio.objects.remove(selected);
+  },
 };
 setUpKeys(studio, view, gestures, commands);
 
@@ -135,7 +158,7 @@ for (const [id, run] of Object.entries({
   export: commands.export,
   everything: commands.everything,
   subtract: commands.subtract,
-  "delete-all": () => studio.removeAll(),
+  "delete-all": () => studio.objects.removeAll(),
 })) {
   $(id).addEventListener("click", run);
 }
@@ -149,108 +172,17 @@ $("panel-grip").addEventListener("click", () => {
   panel.dataset.open = String(isOpen);
   $("panel-grip").setAttribute("aria-expanded", String(isOpen));
 });
-$("keys").innerHTML = HELP.map(
-  ([what, keys]) =>
-    `<div>${what}<span>${keys
-      .split("|")
-      .map((key) => `<kbd>${key}</kbd>`)
-      .join("")}</span></div>`,
-).join("");
-
-// --- files --------------------------------------------------------------------------------------------------------
-
-const toOpen = (files: Iterable<File>) => [...files].map((file) => ({ blob: file as Blob, name: file.name }));
-const files = $<HTMLInputElement>("files");
-files.addEventListener("change", () => {
-  void studio.open(toOpen(files.files ?? []));
-  files.value = "";
-});
-const hasFiles = (event: DragEvent) => event.dataTransfer?.types.includes("Files") ?? false;
-window.addEventListener("dragover", (event) => {
-  if (!hasFiles(event)) return;
-  event.preventDefault();
-  $("veil").hidden = false;
-});
-window.addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) $("veil").hidden = true;
-});
-window.addEventListener("drop", (event) => {
-  if (!hasFiles(event)) return;
-  event.preventDefault();
-  $("veil").hidden = true;
-  void studio.open(toOpen(event.dataTransfer!.files));
-});
-window.addEventListener("paste", (event) => {
-  const pasted = [...(event.clipboardData?.files ?? [])];
-  if (pasted.length) void studio.open(toOpen(pasted));
-});
 window.addEventListener("beforeunload", (event) => {
-  if (studio.photos.some((photo) => photo.scene.items.length)) event.preventDefault();
+  if (studio.photos.some((photo) => photo.scene.items.length) || desk.outbox.waiting) event.preventDefault();
 });
-
-async function showSamples(): Promise<void> {
-  const samples = await api.samples().catch(() => []);
-  if (!samples.length) return;
-  $("samples").hidden = false;
-  for (const sample of samples) {
-    const item = document.createElement("li");
-    const button = document.createElement("button");
-    button.className = "sample";
-    const picture = new Image();
-    picture.src = sample.url;
-    picture.alt = "";
-    const text = document.createElement("span");
-    const credit = document.createElement("small");
-    text.textContent = sample.title;
-    credit.textContent = sample.credit;
-    text.append(credit);
-    button.append(picture, text);
-    button.addEventListener("click", async () => {
-      try {
-        await studio.open([{ blob: await api.sampleBlob(sample.url), name: `${sample.name}.jpg` }]);
-      } catch {
-        toast("The sample could not be fetched: the server does not answer.", "bad");
-      }
-    });
-    item.append(button);
-    $("sample-list").append(item);
-  }
-}
-
-function setUpTheme(): void {
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  const stored = (): string | null => {
-    try {
-      return localStorage.getItem("anymask-theme");
-    } catch {
-      return null; // storage may be forbidden
-    }
-  };
-  const apply = (): void => {
-    const theme = stored() ?? (dark.matches ? "dark" : "light");
-    document.documentElement.dataset.theme = theme;
-    $("theme").innerHTML = icon(theme === "dark" ? "sun" : "moon");
-  };
-  dark.addEventListener("change", apply);
-  $("theme").addEventListener("click", () => {
-    const next = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-    try {
-      localStorage.setItem("anymask-theme", next);
-    } catch {
-      // then it lasts until the page is left
-    }
-    document.documentElement.dataset.theme = next;
-    $("theme").innerHTML = icon(next === "dark" ? "sun" : "moon");
-  });
-  apply();
-}
 
 const isLocal = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
 $("privacy").textContent = isLocal ? "Nothing leaves this machine." : "Masks are made in your browser.";
 document.body.classList.add("empty");
 chooseTool("click");
-paintPanels(studio);
-void showSamples();
+setUpFiles(studio);
+setUpRooms(desk);
+paintSoon();
 
 // for tests and benchmarks, and for the curious
-Object.assign(window, { anymask: { studio, view } });
+Object.assign(window, { anymask: { studio, view, desk } });

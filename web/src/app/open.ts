@@ -9,7 +9,13 @@ const VIEW_LONGEST = 4096; // pixels a side of the copy on the screen; exports u
 
 export class NotAPhoto extends Error {}
 
-export async function openPhoto(file: Blob, name: string, key: number, side: number): Promise<Photo> {
+export async function openPhoto(
+  file: Blob,
+  name: string,
+  key: number,
+  side: number,
+  storedId: number | null = null,
+): Promise<Photo> {
   const size = await peekSize(file);
   if (size && size[0] * size[1] > MOST_PIXELS) {
     throw new NotAPhoto(`${name} has ${megapixels(size[0] * size[1])} megapixels; up to ${MOST_PIXELS / 1e6} can be opened. Shrink it first.`);
@@ -26,14 +32,14 @@ export async function openPhoto(file: Blob, name: string, key: number, side: num
   }
   const frame = frameOf([full.height, full.width], side);
   const longest = Math.max(full.width, full.height);
-  if (longest <= VIEW_LONGEST) return new Photo(key, name, file, full, frame);
+  if (longest <= VIEW_LONGEST) return new Photo(key, name, file, full, frame, storedId);
   const view = await createImageBitmap(full, {
     resizeWidth: Math.max(1, Math.round((full.width * VIEW_LONGEST) / longest)),
     resizeHeight: Math.max(1, Math.round((full.height * VIEW_LONGEST) / longest)),
     resizeQuality: "high",
   });
   full.close();
-  return new Photo(key, name, file, view, frame);
+  return new Photo(key, name, file, view, frame, storedId);
 }
 
 function megapixels(pixels: number): string {

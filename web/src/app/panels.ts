@@ -12,10 +12,11 @@ const shownRings = new WeakMap<HTMLElement, unknown>();
 
 export function paintPanels(studio: Studio): void {
   const { photo, scene } = studio;
+  const isStudio = !studio.isGuest;
   document.body.classList.toggle("empty", !photo);
-  $("welcome").hidden = photo !== null;
+  $("welcome").hidden = photo !== null || !isStudio;
   $("photo-nav").hidden = !photo;
-  $("photo-nav").toggleAttribute("data-one", studio.photos.length < 2);
+  $("photo-nav").toggleAttribute("data-one", !isStudio || studio.photos.length < 2);
   if (photo) {
     $("photo-name").textContent = photo.name;
     $("photo-place").textContent = `${studio.current + 1} of ${studio.photos.length}`;
@@ -63,6 +64,7 @@ function objectElement(studio: Studio, id: number): HTMLElement {
     <button class="pick"><canvas width="46" height="40"></canvas></button>
     <div class="what"><input spellcheck="false" maxlength="80" aria-label="Name" /><small></small></div>
     <div class="tools">
+      <button class="quiet past desk-only" title="History" data-icon="clock"></button>
       <button class="quiet edit" title="Edit" data-icon="edit"></button>
       <button class="quiet hide" data-icon="eye"></button>
       <button class="quiet remove" title="Delete" data-icon="trash"></button>
@@ -74,11 +76,12 @@ function objectElement(studio: Studio, id: number): HTMLElement {
       event.stopPropagation();
       run();
     });
-  on(".pick", () => studio.select(studio.scene.selected === id ? null : id));
-  on(".edit", () => studio.editItem(id));
-  on(".hide", () => studio.toggleHidden(id));
-  on(".remove", () => studio.remove(id));
-  name.addEventListener("change", () => studio.rename(id, name.value));
+  on(".pick", () => studio.objects.select(studio.scene.selected === id ? null : id));
+  on(".edit", () => studio.objects.editItem(id));
+  on(".past", () => element.dispatchEvent(new CustomEvent("history", { bubbles: true, detail: id })));
+  on(".hide", () => studio.objects.toggleHidden(id));
+  on(".remove", () => element.dispatchEvent(new CustomEvent("remove", { bubbles: true, detail: id })));
+  name.addEventListener("change", () => studio.objects.rename(id, name.value));
   name.addEventListener("keydown", (event) => {
     if (event.key === "Enter") name.blur();
     if (event.key === "Escape") {
@@ -96,7 +99,9 @@ function paintObject(studio: Studio, element: HTMLElement, item: Item): void {
   const input = element.querySelector("input")!;
   if (document.activeElement !== input) input.value = item.name;
   const iou = item.predictedIou === null ? "" : ` · IoU ${item.predictedIou.toFixed(2)}`;
-  element.querySelector("small")!.textContent = `${studio.share(item.rings).toFixed(1)} %${iou}`;
+  element.dataset.mark = item.mark ?? "";
+  element.querySelector("small")!.textContent = item.mark ?? `${studio.share(item.rings).toFixed(1)} %${iou}`;
+  element.querySelector(".past")!.setAttribute("aria-label", `History of ${item.name}`);
   const pick = element.querySelector<HTMLButtonElement>(".pick")!;
   pick.setAttribute("aria-label", `Select ${item.name}`);
   pick.setAttribute("aria-pressed", String(studio.scene.selected === item.id));
@@ -162,14 +167,14 @@ function candidateElement(studio: Studio, index: number): HTMLElement {
   element.className = "candidate";
   element.setAttribute("role", "radio");
   element.innerHTML = "<canvas></canvas><b></b><small></small>";
-  element.addEventListener("click", () => studio.choose(index));
+  element.addEventListener("click", () => studio.drafting.choose(index));
   element.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
     if (!step) return;
     event.preventDefault();
     event.stopPropagation();
     const count = studio.scene.draft?.candidates.length ?? 1;
-    studio.choose((index + step + count) % count);
+    studio.drafting.choose((index + step + count) % count);
     ($("candidates").children[(index + step + count) % count] as HTMLElement).focus();
   });
   return element;
@@ -178,10 +183,11 @@ function candidateElement(studio: Studio, index: number): HTMLElement {
 // --- status -----------------------------------------------------------------------------------------------------
 
 function paintStatus(studio: Studio): void {
-  const { photo, loaded, info } = studio;
-  $("dot").dataset.state = studio.failure ? "failed" : loaded && photo?.status !== "encoding" ? "ready" : "busy";
+  const { photo } = studio;
+  const { loaded, info } = studio.machine;
+  $("dot").dataset.state = studio.machine.failure ? "failed" : loaded && photo?.status !== "encoding" ? "ready" : "busy";
   const where = loaded ? `${loaded.provider}${loaded.threads > 1 ? ` · ${loaded.threads} threads` : ""}` : "loading…";
-  $("model-text").textContent = studio.failure ? "no model" : info ? `${info.name} · ${where}` : "loading…";
+  $("model-text").textContent = studio.machine.failure ? "no model" : info ? `${info.name} · ${where}` : "loading…";
   $("status-encode").textContent =
     photo?.status === "encoding" ? "encoding…" : photo?.encodeMs ? `encode ${Math.round(photo.encodeMs)} ms` : "";
   $("status-decode").textContent =

@@ -87,3 +87,7 @@ export function toast(message: string, kind: "info" | "good" | "bad" = "info"): 
 export function announce(message: string): void {
   document.getElementById("live")!.textContent = message;
 }
+
+export function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}

@@ -4,6 +4,7 @@
 import type { Rings } from "../core/contours";
 import type { Frame, Xy, Xyxy } from "../core/geometry";
 import type { Base, Shape, Stroke } from "../core/shape";
+import type { Decoded } from "../model/protocol";
 
 export interface Click {
   readonly xy: Xy;
@@ -27,6 +28,9 @@ export interface Draft {
   readonly edits: number | null;
 }
 
+/** What became of an object of the store: proposed by a model and untouched, or looked at a second time. */
+export type Mark = "prefilled" | "accepted" | "rejected" | "edited";
+
 export interface Item {
   readonly id: number;
   readonly name: string;
@@ -36,6 +40,15 @@ export interface Item {
   readonly rings: Rings;
   readonly predictedIou: number | null;
   readonly pointXy: Xy | null;
+  readonly mark?: Mark;
+  readonly made?: Made; // how, where it was made here
+}
+
+/** What a person did for an object. */
+export interface Made {
+  readonly clicks: readonly Click[];
+  readonly box: Xyxy | null;
+  readonly numStrokes: number;
 }
 
 export interface Scene {
@@ -123,6 +136,7 @@ export class Photo {
     readonly file: Blob,
     readonly view: ImageBitmap,
     readonly frame: Frame,
+    readonly storedId: number | null = null, // in the project's store
   ) {}
 
   get width(): number {
@@ -158,4 +172,17 @@ export function colourOf(index: number, alpha = 1): string {
   const chosen = COLOURS[index];
   if (chosen) return `rgb(${chosen.join(" ")} / ${alpha})`;
   return `hsl(${Math.round(((index * 0.618034) % 1) * 360)} 85% 58% / ${alpha})`;
+}
+
+/** An object as the start of a draft that will replace it. */
+export function draftOf(item: Item): Draft {
+  const candidates: Candidate[] =
+    item.shape.base.kind === "none"
+      ? []
+      : [{ base: item.shape.base, rings: item.rings, predictedIou: item.predictedIou }];
+  return { ...NEW_DRAFT, candidates, strokes: item.shape.strokes, rings: item.rings, edits: item.id };
+}
+
+export function toCandidate({ logits, rings, predictedIou }: Decoded): Candidate {
+  return { base: { kind: "logits", logits }, rings, predictedIou };
 }

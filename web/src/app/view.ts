@@ -1,6 +1,6 @@
 // The photo on the screen: zoom and pan, the objects over it as crisp lines at every zoom.
 
-import type { Rings } from "../core/contours";
+import { type Rings, ringsBox } from "../core/contours";
 import { clampXy, type Xy, type Xyxy } from "../core/geometry";
 import type { Stroke } from "../core/shape";
 import { type Click, colourOf, type Item, type Photo, type Scene } from "./state";
@@ -217,6 +217,10 @@ export class View {
   }
 
   private paintItem(item: Item, isSelected: boolean, isDimmed: boolean): void {
+    if (item.mark === "prefilled" || item.mark === "rejected") {
+      this.paintOutline(item, isSelected);
+      return;
+    }
     const isCrowded = (this.photo?.scene.items.length ?? 0) > 6;
     const alpha = isSelected ? 0.5 : isDimmed ? 0.16 : isCrowded ? 0.28 : 0.38;
     this.paintRings(
@@ -226,6 +230,42 @@ export class View {
       isSelected ? 2.6 : 1.6,
       isSelected,
     );
+  }
+
+  /** What a model proposed is hatched and dashed, what was rejected only dotted: neither is a person's mask. */
+  private paintOutline(item: Item, isSelected: boolean): void {
+    const c = this.context;
+    const path = pathOf(item.rings);
+    const unit = 1 / this.zoom;
+    if (item.mark === "prefilled") {
+      c.save();
+      c.clip(path, "evenodd");
+      c.strokeStyle = colourOf(item.colour, isSelected ? 0.8 : 0.5);
+      c.lineWidth = 1.5 * unit;
+      const [width, height] = [this.photo!.width, this.photo!.height];
+      const box = ringsBox(item.rings) ?? [0, 0, width, height];
+      const step = 9 * unit;
+      c.beginPath();
+      for (let at = Math.floor((box[0] + box[1]) / step) * step; at < box[2] + box[3]; at += step) {
+        c.moveTo(at - box[1], box[1]);
+        c.lineTo(at - box[3], box[3]);
+      }
+      c.stroke();
+      c.restore();
+    } else {
+      c.fillStyle = "rgb(226 48 58 / 0.14)";
+      c.fill(path, "evenodd");
+    }
+    for (const [colour, width] of [
+      ["rgb(0 0 0 / 0.5)", isSelected ? 4.4 : 3.4],
+      [item.mark === "prefilled" ? colourOf(item.colour) : SUBTRACT, isSelected ? 2.6 : 1.8],
+    ] as const) {
+      c.setLineDash(item.mark === "prefilled" ? [8 * unit, 5 * unit] : [2 * unit, 5 * unit]);
+      c.strokeStyle = colour;
+      c.lineWidth = width * unit;
+      c.stroke(path);
+    }
+    c.setLineDash([]);
   }
 
   private paintRings(rings: Rings, fill: string, line: string, width: number, isRaised: boolean): void {

@@ -1,0 +1,124 @@
+// The object being made: clicks, a box, strokes, candidates, until it is kept.
+
+import type { Xy, Xyxy } from "../core/geometry";
+import { outlineRings, type Stroke, toPrompt } from "../core/shape";
+import type { Prompt } from "../model/protocol";
+import { announce, toast } from "./progress";
+import { type Draft, draftOf, type Item, type Mark, NEW_DRAFT, type Photo, promptCount, shapeOf, toCandidate } from "./state";
+import type { Studio } from "./studio";
+import { nextColour } from "./view";
+
+export class Drafting {
+  editedMark: Mark | undefined; // of an object that was edited
+
+  constructor(private readonly studio: Studio) {}
+
+  click(xy: Xy, adds: boolean): Promise<void> {
+    this.studio.view.set({ pending: { xy, adds }, hover: null });
+    return this.studio.edits.run(async (photo) => {
+      const draft = photo.scene.draft ?? NEW_DRAFT;
+      await this.decodeInto(photo, { ...draft, clicks: [...draft.clicks, { xy, adds }] });
+    });
+  }
+
+  box(box: Xyxy): Promise<void> {
+    return this.studio.edits.run(async (photo) => {
+      const draft = photo.scene.draft ?? NEW_DRAFT;
+      // a new box starts the object anew, but for what was said by clicks
+      await this.decodeInto(photo, { ...draft, box, candidates: [], strokes: draft.strokes });
+    });
+  }
+
+  stroke(stroke: Stroke): Promise<void> {
+    return this.studio.edits.run(async (photo) => {
+      let draft = photo.scene.draft;
+      const selected = photo.scene.items.find((item) => item.id === photo.scene.selected);
+      if (!draft && selected) draft = draftOf(selected);
+      draft ??= NEW_DRAFT;
+      const strokes = [...draft.strokes, stroke];
+      this.commitDraft(photo, { ...draft, strokes });
+    });
+  }
+
+  choose(index: number): void {
+    const photo = this.studio.photo;
+    const draft = photo?.scene.draft;
+    if (!photo || !draft?.candidates[index] || draft.chosen === index) return;
+    this.commitDraft(photo, { ...draft, chosen: index });
+    announce(this.studio.describe(draft.candidates[index], index, draft.candidates.length));
+  }
+
+  /** Keep the object and start the next. */
+  accept(): Promise<void> {
+    return this.studio.edits.run(async (photo) => {
+      const { draft, items } = photo.scene;
+      if (!draft?.rings || !draft.rings.ends.length) {
+        if (draft) toast("The mask is empty. Click on an object first.");
+        return;
+      }
+      const chosen = draft.candidates[draft.chosen];
+      const edited = items.find((item) => item.id === draft.edits);
+      const item: Item = {
+        ...edited,
+        mark: edited ? this.editedMark : undefined,
+        id: edited?.id ?? photo.nextId++,
+        name: edited?.name ?? `Object ${photo.nextId - 1}`,
+        colour: edited?.colour ?? nextColour(items),
+        hidden: false,
+        shape: shapeOf(draft),
+        rings: draft.rings,
+        predictedIou: chosen?.predictedIou ?? null,
+        made: { clicks: draft.clicks, box: draft.box, numStrokes: draft.strokes.length },
+        pointXy: draft.clicks.find((click) => click.adds)?.xy ?? edited?.pointXy ?? null,
+      };
+      const next = edited ? items.map((old) => (old.id === item.id ? item : old)) : [...items, item];
+      this.studio.edits.commit(photo, { items: next, draft: null, selected: null });
+      announce(`${item.name} kept. ${next.length} objects.`);
+    });
+  }
+
+  discard(): void {
+    const photo = this.studio.photo;
+    this.studio.search.stop();
+    if (!photo) return;
+    if (photo.scene.draft) this.studio.edits.commit(photo, { ...photo.scene, draft: null });
+    else if (photo.scene.selected !== null) this.studio.objects.select(null);
+    this.studio.view.set({ hover: null, pending: null, cross: null });
+  }
+
+  private async decodeInto(photo: Photo, draft: Draft): Promise<void> {
+    const started = performance.now();
+    const previous = photo.scene.draft;
+    const startsAnew = !draft.candidates.length && !draft.strokes.length;
+    await this.studio.machine.encoded(photo);
+    const mask = startsAnew ? null : toPrompt(shapeOf(previous ?? draft), photo.frame, this.studio.machine.cells);
+    const prompt: Prompt = {
+      points: draft.clicks.map((click) => click.xy),
+      labels: draft.clicks.map((click) => (click.adds ? 1 : 0)),
+      box: draft.box,
+      mask,
+    };
+    const multimask = promptCount(draft) <= 1 && !mask;
+    const task = this.studio.progress.start("Finding the object");
+    try {
+      const { masks, ms } = await this.studio.machine.decode(photo, prompt, multimask);
+      this.studio.decodeMs = ms;
+      const candidates = masks.map(toCandidate);
+      this.commitDraft(photo, { ...draft, candidates, chosen: 0 });
+      await this.studio.view.painted();
+      this.studio.drawnMs = performance.now() - started;
+      performance.measure("anymask:prompt", { start: started, end: performance.now(), detail: { decodeMs: ms } });
+      announce(this.studio.describe(candidates[0], 0, candidates.length));
+    } finally {
+      task.done();
+      this.studio.onChange();
+    }
+  }
+
+  private commitDraft(photo: Photo, draft: Draft): void {
+    const rings = draft.strokes.length
+      ? outlineRings(shapeOf(draft), photo.frame)
+      : (draft.candidates[draft.chosen]?.rings ?? null);
+    this.studio.edits.commit(photo, { ...photo.scene, draft: { ...draft, rings } });
+  }
+}

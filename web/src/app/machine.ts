@@ -1,0 +1,136 @@
+// The model: loaded once into its worker, photos encoded there or fetched from the server as embeddings.
+
+import { ModelClient } from "../model/client";
+import type { Loaded, ModelInfo, Prompt, Replies } from "../model/protocol";
+import * as api from "./api";
+import { type Progress, sleep, toast } from "./progress";
+import type { Photo } from "./state";
+
+export class Machine {
+  info: ModelInfo | null = null;
+  loaded: Loaded | null = null;
+  failure: string | null = null;
+  serverIsThere = true;
+  readonly client = new ModelClient();
+  readonly ready: Promise<void>;
+  private readonly encoding = new Map<number, Promise<void>>();
+
+  constructor(
+    private readonly progress: Progress,
+    private readonly onChange: () => void,
+  ) {
+    this.ready = this.load();
+    this.ready.catch((error: Error) => {
+      this.failure = error.message;
+      toast(`The model could not be loaded: ${error.message} Reload the page to try again.`, "bad");
+      this.onChange();
+    });
+  }
+
+  /** Samples a side of the masks that the model makes. */
+  get cells(): number {
+    return 4 * (this.info?.embedding_shape.at(-1) ?? 64);
+  }
+
+  /** Of the model's square; known long before the model itself is loaded. */
+  async side(): Promise<number> {
+    while (!this.info && !this.failure) await Promise.race([this.ready, sleep(20)]).catch(() => {});
+    return this.info?.side ?? 1024;
+  }
+
+  private async load(): Promise<void> {
+    const task = this.progress.start("Loading the model");
+    try {
+      this.info = await api.model();
+      const threads = crossOriginIsolated ? Math.max(1, Math.min(navigator.hardwareConcurrency || 1, 8)) : 1;
+      this.loaded = await this.client.ask(
+        { kind: "load", info: this.info, base: new URL(".", location.href).href, threads },
+        { onProgress: (part, label) => task.update(part, label) },
+      );
+      performance.mark("anymask:model-ready");
+    } finally {
+      task.done();
+      this.onChange();
+    }
+  }
+
+  /** Resolved when prompts on the photo can be answered. */
+  encoded(photo: Photo): Promise<void> {
+    let running = this.encoding.get(photo.key);
+    if (!running || photo.status === "failed") {
+      running = this.encode(photo);
+      this.encoding.set(photo.key, running);
+    }
+    return running;
+  }
+
+  private async encode(photo: Photo): Promise<void> {
+    photo.status = "encoding";
+    const task = this.progress.start(`Looking at ${photo.name}`);
+    try {
+      await this.ready;
+      const started = performance.now();
+      const halves = await this.fetched(photo);
+      if (halves) {
+        await this.client.ask({ kind: "embed", photo: photo.key, frame: photo.frame, halves }, { transfer: [halves] });
+        photo.encodeMs = performance.now() - started;
+      } else {
+        const bitmap = await createImageBitmap(photo.view);
+        const { ms } = await this.client.ask(
+          { kind: "encode", photo: photo.key, frame: photo.frame, bitmap },
+          { transfer: [bitmap] },
+        );
+        photo.encodeMs = ms;
+      }
+      photo.status = "ready";
+      performance.mark("anymask:encoded");
+    } catch (error) {
+      photo.status = "failed";
+      toast(`${photo.name} could not be prepared: ${this.reason(error)}`, "bad");
+      throw error;
+    } finally {
+      task.done();
+      this.onChange();
+    }
+  }
+
+  /** The photo's embedding from the server; null where the browser is to make it. */
+  private async fetched(photo: Photo): Promise<ArrayBuffer | null> {
+    if (photo.storedId !== null) {
+      try {
+        return await api.storedEmbedding(photo.storedId);
+      } catch (error) {
+        if (!this.loaded!.encodes) throw error;
+      }
+    }
+    return this.loaded!.encodes ? null : api.embedding(await this.uploaded(photo));
+  }
+
+  decode(photo: Photo, prompt: Prompt, multimask: boolean): Promise<Replies["decode"]> {
+    return this.client.ask({ kind: "decode", photo: photo.key, prompt, multimask, withRings: true });
+  }
+
+  forget(photo: Photo): void {
+    this.encoding.delete(photo.key);
+    void this.client.ask({ kind: "forget", photo: photo.key });
+  }
+
+  async uploaded(photo: Photo, signal?: AbortSignal): Promise<string> {
+    if (photo.serverId) return photo.serverId;
+    const info = this.info!;
+    if (photo.file.size > info.upload_bytes || photo.width * photo.height > info.upload_pixels) {
+      throw new Error(`it is too large for this server (${Math.round(info.upload_pixels / 1e6)} megapixels).`);
+    }
+    const { id } = await api.upload(photo.file, signal);
+    photo.serverId = id;
+    return id;
+  }
+
+  reason(error: unknown): string {
+    if (error instanceof TypeError && /fetch/i.test(error.message)) {
+      this.serverIsThere = false;
+      return "the server does not answer. Start it again with `anymask serve`.";
+    }
+    return error instanceof Error ? error.message : String(error);
+  }
+}
