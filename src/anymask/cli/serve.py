@@ -23,6 +23,9 @@ def serve(
     checkpoint: Annotated[Path | None, typer.Option(help="Weights of that model; any format.")] = None,
     device: Annotated[str, typer.Option(help="`auto`, `cpu`, `cuda` or `mps`.")] = "auto",
     precision: Annotated[str, typer.Option(help="`auto`, `fp32` or `bf16`; auto: bf16 where native.")] = "auto",
+    runtime: Annotated[
+        str, typer.Option(help="`torch`, `onnx` or `openvino`; --checkpoint may be a folder of `anymask export`.")
+    ] = "torch",
     token: Annotated[
         str | None, typer.Option(help="Ask this of every client; made and printed for other hosts.")
     ] = None,
@@ -49,6 +52,8 @@ def serve(
     `anymask serve`
 
     `anymask serve --model vit_b --port 9000`
+
+    `anymask serve --model vit_b --runtime openvino`
 
     `anymask serve --store masks.db`
 
@@ -85,11 +90,11 @@ def serve(
         raise OptionError("--project names a project of a store; name the store too: --store masks.db.")
     served = _open_project(store, project, review) if store is not None else None
     listening = _listen(host, port)
-    predictor = load_predictor(model, checkpoint, device, precision, 0, 0)
+    predictor = load_predictor(model, checkpoint, device, precision, 0, 0, runtime)
     files = None
     if has_app():
         print("anymask: preparing the model for the browser (the first time takes some seconds) …", file=sys.stderr)
-        files = browser_model(predictor.model, model)
+        files = browser_model(predictor.model or _weights(model, checkpoint, predictor.segmenter), model)
     else:
         print("anymask: the app is not built, only the API is served; `make web` builds it.", file=sys.stderr)
     preset = "lite" if model == "lite" else "official"
@@ -120,6 +125,21 @@ def _open_project(place: str, name: str | None, review: bool) -> Any:
     except BaseException:
         store.close()
         raise
+
+
+def _weights(model: str, checkpoint: Path | None, segmenter: Any) -> Any:
+    """The model that an exported one was made of: the page needs its decoder. OptionError where it is another."""
+    from anymask.export.artefacts import weights_sha256
+    from anymask.weights.load import load_model
+
+    is_folder = checkpoint is not None and checkpoint.is_dir()
+    sam = load_model(model, checkpoint=None if is_folder else checkpoint)
+    if segmenter.manifest.weights_sha256 != weights_sha256(sam):
+        raise OptionError(
+            f"{checkpoint} was exported from other weights than those of {model}, and the page needs both alike. Give "
+            "the weights themselves to --checkpoint: they are exported once, and kept."
+        )
+    return sam
 
 
 def _listen(host: str, port: int) -> socket.socket:

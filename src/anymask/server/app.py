@@ -16,7 +16,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from anymask import __version__
-from anymask.core.errors import ImageError, InputError, NotFoundError, StateError, StoreError
+from anymask.core.errors import ImageError, InputError, MissingExtraError, NotFoundError, StateError, StoreError
 from anymask.core.types import Segmenter
 from anymask.server import label_studio, routes_about, routes_masks, routes_photos
 from anymask.server.guard import Guard
@@ -90,6 +90,10 @@ def _add_problems(app: FastAPI) -> None:
     @app.exception_handler(StateError)
     async def too_late(request: Request, error: StateError) -> Response:
         return problem(404 if isinstance(error, NotFoundError) else 409, str(error))
+
+    @app.exception_handler(MissingExtraError)
+    async def not_installed(request: Request, error: MissingExtraError) -> Response:
+        return problem(501, str(error))
 
     @app.exception_handler(StoreError)
     async def store_fails(request: Request, error: StoreError) -> Response:

@@ -64,6 +64,7 @@ async def model(request: Request) -> ModelInfo:
         },
         upload_bytes=studio.settings.upload_bytes,
         upload_pixels=studio.settings.upload_pixels,
+        words=studio.words.is_there,
         **about,
     )
 

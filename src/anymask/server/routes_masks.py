@@ -42,10 +42,12 @@ async def predict(request: Request, photo_id: PathId, body: Predict) -> Answers:
 @router.post(
     "/api/images/{photo_id}/everything",
     response_class=StreamingResponse,
-    responses={200: {"content": {"application/x-ndjson": {}}}, **_REFUSALS},
+    responses={200: {"content": {"application/x-ndjson": {}}}, **_REFUSALS, **problem_responses(501)},
 )
 async def everything(request: Request, photo_id: PathId, body: Everything) -> StreamingResponse:
-    """Every mask, without prompts. A JSON object a line: `progress` with done and total, at the end `result`.
+    """Every mask, without prompts; with `text` those that fit it come first.
+
+    A JSON object a line: `progress` with done and total, at the end `result`.
 
     Close the connection to end the search.
     """
@@ -57,7 +59,7 @@ async def everything(request: Request, photo_id: PathId, body: Everything) -> St
     }
     given["min_mask_region_area"] = body.min_mask_region_area
     options = AutomaticOptions.of(studio.preset, points_per_side=body.points_per_side, **given)
-    events = studio.everything(studio.sessions.get(photo_id), options)
+    events = studio.everything(studio.sessions.get(photo_id), options, body.text)
     first = await anext(events)  # before the status is sent: a full server still answers 503
 
     async def lines() -> AsyncIterator[bytes]:

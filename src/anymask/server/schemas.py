@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 MAX_PROMPTS, MAX_POINTS, MAX_OBJECTS, MAX_RLE_CHARS = 64, 128, 2000, 4_000_000
 
@@ -50,6 +50,7 @@ class ModelInfo(Wire):
     automatic: dict[str, float] = Field(description="thresholds that suit this model")
     upload_bytes: int
     upload_pixels: int
+    words: bool = Field(description="masks can be asked for by a phrase")
 
 
 class Sample(Wire):
@@ -132,7 +133,9 @@ class Answers(Wire):
 
 
 class Everything(Wire):
-    """Options of the automatic masks; null takes what suits the model."""
+    """Options of the automatic masks; null takes what suits the model. text: masks that fit it come first."""
+
+    text: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)] | None = None
 
     points_per_side: Annotated[int, Field(ge=1, le=64)] = 32
     pred_iou_thresh: Share | None = None
@@ -172,6 +175,7 @@ def problem_responses(*codes: int) -> dict[int | str, dict[str, Any]]:
         410: "the photo's file is gone or has changed",
         413: "too large",
         415: "not an image",
+        501: "a part of the server is not installed",
         422: "cannot be used as it is",
         503: "busy; Retry-After tells when to come back",
     }

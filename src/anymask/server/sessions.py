@@ -22,16 +22,17 @@ class UnknownPhotoError(InputError):
 
 @dataclass(frozen=True)
 class Session:
-    """One photo as its embedding; the pixels are not kept."""
+    """One photo as its embedding. picture: a small JPEG copy where phrases may be asked; else no pixels are kept."""
 
     photo_id: str
     embedding: Embedding
     encode_ms: float
+    picture: bytes = b""
 
     @property
     def num_bytes(self) -> int:
-        """Memory of the embedding."""
-        return num_bytes(self.embedding.features)
+        """Memory that it takes."""
+        return num_bytes(self.embedding.features) + len(self.picture)
 
 
 class Sessions:

@@ -19,6 +19,7 @@ from anymask.server.metrics import Metrics
 from anymask.server.schemas import Mask, Prompt
 from anymask.server.sessions import Session, Sessions, photo_id_of
 from anymask.server.settings import Settings
+from anymask.server.words import Words
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,12 @@ class Studio:
         self.segmenter, self.settings, self.name, self.preset = segmenter, settings, name, preset
         self.browser = browser or BrowserModel()
         self.metrics = Metrics(lambda: self.lane.waiting, lambda: self.sessions.held_bytes)
+        self.words = Words()
         self.lane = Lane(settings.waiting_jobs, self.metrics.batch)
         self.sessions = Sessions(settings.cache_bytes, self.metrics.eviction)
         self._bulk = ThreadPoolExecutor(settings.everything_jobs, "anymask-bulk")
         self._bulk_free = threading.Semaphore(settings.everything_jobs)
+        self._words_free = threading.Lock()
         self._stopping = threading.Event()
         self.fingerprint = str(getattr(segmenter, "fingerprint", ""))
 
@@ -71,7 +74,7 @@ class Studio:
         def run(payloads: list[Any]) -> list[Session]:
             session = self.sessions.find(photo_id)  # a twin may have been encoded while this one waited
             if session is None:
-                session = work.encode(self.segmenter, payloads[0], pixels)
+                session = work.encode(self.segmenter, payloads[0], pixels, self.words.is_there)
                 self.sessions.put(session)
             return [session] * len(payloads)
 
@@ -121,8 +124,15 @@ class Studio:
                 raise BusyError(10) from None
             raise
 
-    async def everything(self, session: Session, options: AutomaticOptions) -> AsyncIterator[dict[str, Any]]:
-        """Progress, then the masks. Leaving the iteration ends the search. BusyError where too many are under way."""
+    async def everything(
+        self, session: Session, options: AutomaticOptions, phrase: str | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Progress, then the masks, with a phrase the most similar first. Leaving the iteration ends the search.
+
+        BusyError where too many are under way, MissingExtraError for a phrase where its models are not installed.
+        """
+        if phrase is not None:
+            self.words.require()
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         over = threading.Event()
@@ -138,6 +148,9 @@ class Studio:
             try:
                 through = work.Through(self.segmenter, self._decode_in_lane)
                 masks = work.everything(through, session.embedding, options, on_points)
+                if phrase is not None:
+                    with self._words_free:
+                        masks = work.by_words(self.words, session.picture, masks, phrase, on_points)
                 tell({"type": "result", "masks": masks})
             except BaseException as error:
                 tell({"type": "error", "error": error})

@@ -23,16 +23,18 @@ from anymask.predict.patches import PatchUpscaler, box_of, encode_patch
 from anymask.predict.prompts import check_prompts
 from anymask.server.schemas import Mask, Prompt, Rle
 from anymask.server.sessions import Session, photo_id_of
+from anymask.server.words import Words, to_picture
 
 Decode = Callable[[Embedding, PromptBatch, bool], MaskBatch]
 
 
-def encode(segmenter: Segmenter, encoded: bytes, max_pixels: int) -> Session:
-    """A photo's file to its embedding. Raises ImageError, for too many pixels before any is decoded."""
+def encode(segmenter: Segmenter, encoded: bytes, max_pixels: int, with_picture: bool = False) -> Session:
+    """A photo's file to its embedding and a small copy. Raises ImageError; for too many pixels before decoding."""
     image = read_image(encoded, max_pixels=max_pixels)
     started = time.perf_counter()
     embedding = segmenter.encode([image])[0]
-    return Session(photo_id_of(encoded), embedding, 1e3 * (time.perf_counter() - started))
+    spent_ms = 1e3 * (time.perf_counter() - started)
+    return Session(photo_id_of(encoded), embedding, spent_ms, to_picture(image) if with_picture else b"")
 
 
 def to_batch(prompt: Prompt, embedding: Embedding) -> PromptBatch:
@@ -133,6 +135,22 @@ def everything(
             }
         )
     return records
+
+
+def by_words(
+    words: Words, picture: bytes, masks: list[dict[str, Any]], phrase: str, on_masks: Callable[[int, int], bool]
+) -> list[dict[str, Any]]:
+    """Masks with their similarity to a phrase, the most similar first. on_masks: as `on_points` of `everything`."""
+    done = 0
+
+    def should_stop(num_masks: int) -> bool:
+        nonlocal done
+        done += num_masks
+        return on_masks(done, len(masks))
+
+    found = words.similarities(picture, masks, phrase, should_stop)
+    ranked = [{**mask, "text_similarity": round(similarity, 4)} for mask, similarity in zip(masks, found)]
+    return sorted(ranked, key=lambda mask: -mask["text_similarity"])
 
 
 def low_res_hw(embedding: Embedding) -> tuple[int, int]:
