@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo web web-tools web-test database-tools test lint types bench clean
+.PHONY: help demo web web-types web-tools web-test database-tools test lint types bench clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -28,6 +28,10 @@ web/node_modules/.installed: web/package.json web/package-lock.json
 
 web: web/node_modules/.installed  ## build the browser app into the package; needs Node 20.19 or later
 	cd web && npm run --silent build
+
+web-types: web/node_modules/.installed $(STAMP)  ## types of the API for the browser app, from the server's own description
+	$(BIN)/python -m anymask.server.openapi > web/openapi.json
+	cd web && npm run --silent wire && rm openapi.json
 
 web-tools:  ## Chromium (and Node where there is none) from Debian's packages, for the app and its tests
 	@command -v chromium >/dev/null && command -v npm >/dev/null || apt-get update -qq

@@ -161,12 +161,13 @@ deskScenarios.review = async ({ page, url }) => {
 deskScenarios.lostConnection = async ({ page, context, url, killServer, restart, env }) => {
   await enter(page, url, "annotate", "anna");
   let lost = 0;
-  await page.route("**/api/tasks/*/masks", async (route) => {
-    await route.fetch(); // the server saves it, and the answer never comes
+  // the server saves it, and the answer never comes
+  const loseAnswer = async (route) => {
+    await route.fetch();
     lost++;
-    await page.unroute("**/api/tasks/*/masks");
     await route.abort("connectionreset");
-  });
+  };
+  await page.route("**/api/tasks/*/masks", loseAnswer, { times: 1 });
   await click(page, 0.55, 0.5);
   await press(page, "Enter");
   await saved(page);

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
@@ -66,15 +66,21 @@ def create_app(
     app.state.studio, app.state.project = studio, project
     app.add_middleware(Measured, metrics=studio.metrics)
     app.add_middleware(Guard, settings=settings)
-    for router in (routes_about.router, routes_photos.router, routes_masks.router, label_studio.router):
+    for router in routers():
         app.include_router(router)
-    if find_spec("sqlalchemy"):  # the store's routes come with its extra
-        from anymask.server import routes_project
-
-        app.include_router(routes_project.router)
     _add_problems(app)
     _add_pages(app, static)
     return app
+
+
+def routers() -> list[APIRouter]:
+    """All routes; those of a store where its extra is installed."""
+    found = [routes_about.router, routes_photos.router, routes_masks.router, label_studio.router]
+    if find_spec("sqlalchemy"):
+        from anymask.server import routes_project
+
+        found.append(routes_project.router)
+    return found
 
 
 def _add_problems(app: FastAPI) -> None:

@@ -1,77 +1,29 @@
 // The server's side of the work. The page goes on without it where it can.
 
 import type { Rle } from "../core/rle";
-import type { ModelInfo } from "../model/protocol";
+import type {
+  Event as HistoryEvent,
+  History,
+  ModelInfo,
+  NextAnswer,
+  Photo,
+  Problem,
+  ProjectInfo as Project,
+  Sample,
+  StoredMaskInfo as StoredMask,
+  Task,
+} from "./wire";
 
-export interface Sample {
-  readonly name: string;
-  readonly title: string;
-  readonly credit: string;
-  readonly url: string;
-}
+export type { HistoryEvent, Project, StoredMask, Task };
+export type Kind = Task["kind"];
 
-export interface Uploaded {
-  readonly id: string;
-  readonly encode_ms: number;
-}
-
+/** A line of the answer of `everything`. */
 export interface ServerMask {
   readonly segmentation: Rle;
   readonly area: number;
   readonly predicted_iou: number;
   readonly stability_score: number;
   readonly point_coords: readonly (readonly [number, number])[];
-}
-
-/** A project of the store, and what is left to do: state → tasks. */
-export interface Project {
-  readonly name: string;
-  readonly round: number;
-  readonly stage: number;
-  readonly stage_name: string;
-  readonly photos: number;
-  readonly masks: number;
-  readonly annotate: Readonly<Record<string, number>>;
-  readonly review: Readonly<Record<string, number>>;
-  readonly is_reviewed: boolean;
-}
-
-export interface StoredMask {
-  readonly id: number;
-  readonly segmentation: Rle;
-  readonly state: "proposed" | "accepted" | "rejected";
-  readonly stage: number;
-  readonly version: number;
-  readonly author_kind: "person" | "model" | "import";
-  readonly author: string;
-  readonly label: string | null;
-  readonly predicted_iou: number | null;
-  readonly is_prefilled: boolean;
-}
-
-export type Kind = "annotate" | "review";
-
-export interface Task {
-  readonly id: number;
-  readonly token: string;
-  readonly kind: Kind;
-  readonly stage: number;
-  readonly image_id: number;
-  readonly file_name: string;
-  readonly width: number;
-  readonly height: number;
-  readonly lease_seconds: number;
-  readonly masks: readonly StoredMask[];
-}
-
-export interface HistoryEvent {
-  readonly what: "saved" | "accept" | "edit" | "reject" | "undo";
-  readonly who: string;
-  readonly at: number;
-  readonly mask_id: number;
-  readonly version: number;
-  readonly seconds: number | null;
-  readonly note: string | null;
 }
 
 /** The server answered, and said no. */
@@ -100,7 +52,7 @@ async function ask(path: string, init: RequestInit = {}): Promise<Response> {
 function detailOf(response: Response): Promise<string> {
   return response
     .json()
-    .then((body: { detail?: unknown }) => String(body.detail))
+    .then((body: Problem) => String(body.detail))
     .catch(() => response.statusText);
 }
 
@@ -127,13 +79,13 @@ export async function project(): Promise<Project | null> {
 }
 
 export async function nextTask(worker: string, kind: Kind, besides: readonly number[]): Promise<Task | null> {
-  return ((await send("/api/tasks/next", { worker, kind, besides })) as { task: Task | null }).task;
+  return ((await send("/api/tasks/next", { worker, kind, besides })) as NextAnswer).task;
 }
 
 export const storedPhoto = async (id: number): Promise<Blob> => (await ask(`/api/project/images/${id}`)).blob();
 
 export async function history(mask: number): Promise<HistoryEvent[]> {
-  return ((await (await ask(`/api/masks/${mask}/history`)).json()) as { events: HistoryEvent[] }).events;
+  return ((await (await ask(`/api/masks/${mask}/history`)).json()) as History).events;
 }
 
 export async function storedEmbedding(id: number): Promise<ArrayBuffer> {
@@ -143,7 +95,7 @@ export async function storedEmbedding(id: number): Promise<ArrayBuffer> {
 export const samples = async (): Promise<Sample[]> => (await ask("/api/samples")).json();
 export const sampleBlob = async (url: string): Promise<Blob> => (await ask(url)).blob();
 
-export async function upload(file: Blob, signal?: AbortSignal): Promise<Uploaded> {
+export async function upload(file: Blob, signal?: AbortSignal): Promise<Photo> {
   const headers = { "content-type": "application/octet-stream" };
   return (await ask("/api/images", { method: "POST", body: file, headers, signal })).json();
 }
@@ -152,18 +104,19 @@ export async function embedding(id: string, signal?: AbortSignal): Promise<Array
   return (await ask(`/api/images/${id}/embedding`, { signal })).arrayBuffer();
 }
 
-/** Masks of everything; progress as a share. Abort to end the search. */
+/** Masks of everything, or with a phrase those that fit it first; progress as a share. Abort to end the search. */
 export async function everything(
   id: string,
   pointsPerSide: number,
   leastRegionPx: number,
+  phrase: string | null,
   onProgress: (part: number) => void,
   signal: AbortSignal,
 ): Promise<ServerMask[]> {
   const response = await ask(`/api/images/${id}/everything`, {
     method: "POST",
     headers: { "content-type": "application/json" },
-    body: JSON.stringify({ points_per_side: pointsPerSide, min_mask_region_area: leastRegionPx }),
+    body: JSON.stringify({ points_per_side: pointsPerSide, min_mask_region_area: leastRegionPx, text: phrase }),
     signal,
   });
   const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();

@@ -6,7 +6,7 @@ import type { Prompt } from "../model/protocol";
 import { announce, toast } from "./progress";
 import { type Draft, draftOf, type Item, type Mark, NEW_DRAFT, type Photo, promptCount, shapeOf, toCandidate } from "./state";
 import type { Studio } from "./studio";
-import { nextColour } from "./view";
+import { nextColour } from "./painter";
 
 export class Drafting {
   editedMark: Mark | undefined; // of an object that was edited
@@ -48,6 +48,12 @@ export class Drafting {
     announce(this.studio.describe(draft.candidates[index], index, draft.candidates.length));
   }
 
+  /** A draft that did not come from a click. */
+  begin(photo: Photo, draft: Draft): void {
+    this.commitDraft(photo, draft);
+    announce(this.studio.describe(draft.candidates[0], 0, draft.candidates.length));
+  }
+
   /** Keep the object and start the next. */
   accept(): Promise<void> {
     return this.studio.edits.run(async (photo) => {
@@ -62,7 +68,7 @@ export class Drafting {
         ...edited,
         mark: edited ? this.editedMark : undefined,
         id: edited?.id ?? photo.nextId++,
-        name: edited?.name ?? `Object ${photo.nextId - 1}`,
+        name: edited?.name ?? draft.name ?? `Object ${photo.nextId - 1}`,
         colour: edited?.colour ?? nextColour(items),
         hidden: false,
         shape: shapeOf(draft),

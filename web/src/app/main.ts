@@ -172,6 +172,11 @@ $("panel-grip").addEventListener("click", () => {
   panel.dataset.open = String(isOpen);
   $("panel-grip").setAttribute("aria-expanded", String(isOpen));
 });
+$("words-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const phrase = $<HTMLInputElement>("words").value.trim();
+  if (phrase && studio.photo && !studio.isBusy) void studio.search.words(phrase).then(() => canvas.focus());
+});
 window.addEventListener("beforeunload", (event) => {
   if (studio.photos.some((photo) => photo.scene.items.length) || desk.outbox.waiting) event.preventDefault();
 });

@@ -4,7 +4,7 @@ import { placeIcons } from "./icons";
 import { colourOf, type Item } from "./state";
 import type { Studio } from "./studio";
 import { paintThumb } from "./thumb";
-import { nextColour } from "./view";
+import { nextColour } from "./painter";
 
 export const $ = <T extends HTMLElement = HTMLElement>(id: string): T => document.getElementById(id) as T;
 
@@ -27,6 +27,12 @@ export function paintPanels(studio: Studio): void {
   disable("redo", !photo?.history.canRedo);
   disable("export", !studio.photos.some((p) => p.scene.items.length || p.scene.draft?.rings));
   disable("everything", !photo || studio.isBusy || photo.status === "failed");
+  const canFind = studio.machine.info?.words === true && studio.machine.serverIsThere;
+  $<HTMLInputElement>("words").disabled = !photo || !canFind || studio.isBusy;
+  $("words-note").hidden = !studio.machine.info || canFind;
+  $("words-note").textContent = studio.machine.serverIsThere
+    ? "Words need models on the server: pip install 'anymask[text]'"
+    : "Words need the server, which does not answer.";
   paintObjects(studio);
   paintCandidates(studio);
   paintStatus(studio);

@@ -6,9 +6,11 @@ import { LEAST_CELLS } from "../core/tidy";
 import type { Thresholds } from "../model/protocol";
 import * as api from "./api";
 import { announce, sleep, toast } from "./progress";
-import { type Candidate, type Photo, toCandidate } from "./state";
+import { type Candidate, NEW_DRAFT, type Photo, toCandidate } from "./state";
 import type { Studio } from "./studio";
-import { nextColour } from "./view";
+import { nextColour } from "./painter";
+
+const MOST_CANDIDATES = 3;
 
 type Found = Candidate & { pointXy: readonly [number, number] | null };
 
@@ -59,6 +61,54 @@ export class Search {
     });
   }
 
+  /** What a phrase means in the photo, as the candidates of a new object. Only the server knows words. */
+  words(phrase: string): Promise<void> {
+    return this.studio.edits.run(async (photo) => {
+      const search = new AbortController();
+      this.running = search;
+      const label = `Looking for “${phrase}”`;
+      const task = this.studio.progress.start(label, () => search.abort());
+      this.studio.onChange();
+      try {
+        const found = await this.onServer(photo, phrase, search.signal, (part) => task.update(part, label));
+        const candidates = found.slice(0, MOST_CANDIDATES);
+        if (!candidates.length) toast("Nothing was found. Try clicking on the object instead.");
+        else this.studio.drafting.begin(photo, { ...NEW_DRAFT, candidates, name: phrase });
+      } catch (error) {
+        if (!search.signal.aborted) throw error;
+        toast("Stopped.");
+      } finally {
+        this.running = null;
+        task.done();
+      }
+    });
+  }
+
+  private async onServer(
+    photo: Photo,
+    text: string | null,
+    signal: AbortSignal,
+    onProgress: (part: number) => void,
+  ): Promise<Found[]> {
+    const { machine } = this.studio;
+    const least = Math.round((LEAST_CELLS * photo.width * photo.height) / machine.cells ** 2);
+    const ask = async (): Promise<api.ServerMask[]> =>
+      api.everything(await machine.uploaded(photo, signal), this.serverGrid, least, text, onProgress, signal);
+    const masks = await ask().catch((error) => {
+      if (!(error instanceof api.ServerError && error.status === 404)) throw error;
+      photo.serverId = null; // it made room for others
+      return ask();
+    });
+    const found: Found[] = [];
+    for (const mask of masks) {
+      const base: Base = { kind: "rle", rle: mask.segmentation };
+      const rings = outlineRings({ base, strokes: [] }, photo.frame);
+      found.push({ base, rings, predictedIou: mask.predicted_iou, pointXy: mask.point_coords[0] ?? null });
+      if (found.length % 16 === 0) await sleep(0);
+    }
+    return found;
+  }
+
   private async findAll(
     photo: Photo,
     signal: AbortSignal,
@@ -67,24 +117,7 @@ export class Search {
     const label = "Finding everything";
     if (this.studio.machine.serverIsThere) {
       try {
-        const id = await this.studio.machine.uploaded(photo, signal);
-        const least = Math.round((LEAST_CELLS * photo.width * photo.height) / this.studio.machine.cells ** 2);
-        const masks = await api
-          .everything(id, this.serverGrid, least, (part) => onProgress(part, label), signal)
-          .catch(async (error) => {
-            if (!(error instanceof api.ServerError && error.status === 404)) throw error;
-            photo.serverId = null; // it made room for others
-            const again = await this.studio.machine.uploaded(photo, signal);
-            return api.everything(again, this.serverGrid, least, (part) => onProgress(part, label), signal);
-          });
-        const found: Found[] = [];
-        for (const mask of masks) {
-          const base: Base = { kind: "rle", rle: mask.segmentation };
-          const rings = outlineRings({ base, strokes: [] }, photo.frame);
-          found.push({ base, rings, predictedIou: mask.predicted_iou, pointXy: mask.point_coords[0] ?? null });
-          if (found.length % 16 === 0) await sleep(0);
-        }
-        return found;
+        return await this.onServer(photo, null, signal, (part) => onProgress(part, label));
       } catch (error) {
         if (signal.aborted) return [];
         this.studio.machine.serverIsThere = false;

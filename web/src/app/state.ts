@@ -26,6 +26,7 @@ export interface Draft {
   readonly strokes: readonly Stroke[];
   readonly rings: Rings | null; // of the chosen candidate with the strokes
   readonly edits: number | null;
+  readonly name: string | null; // where it was asked for by name
 }
 
 /** What became of an object of the store: proposed by a model and untouched, or looked at a second time. */
@@ -66,6 +67,7 @@ export const NEW_DRAFT: Draft = {
   strokes: [],
   rings: null,
   edits: null,
+  name: null,
 };
 
 export function shapeOf(draft: Draft): Shape {

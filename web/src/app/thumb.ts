@@ -2,7 +2,7 @@
 
 import { type Rings, ringsBox } from "../core/contours";
 import type { Photo } from "./state";
-import { pathOf } from "./view";
+import { pathOf } from "./painter";
 
 export function paintThumb(canvas: HTMLCanvasElement, photo: Photo, rings: Rings | null, colour: string): void {
   const ratio = Math.min(window.devicePixelRatio || 1, 2);

@@ -1,22 +1,10 @@
 // Messages between the page and the worker that runs the model.
 
 import type { Rings } from "../core/contours";
+import type { ModelInfo } from "../app/wire";
 import type { Frame, Xyxy } from "../core/geometry";
 
-/** As the server's /api/model. */
-export interface ModelInfo {
-  readonly name: string;
-  readonly fingerprint: string;
-  readonly side: number;
-  readonly mask_threshold: number;
-  readonly pixel_mean: readonly number[];
-  readonly pixel_std: readonly number[];
-  readonly embedding_shape: readonly number[];
-  readonly files: Readonly<Record<string, string>>;
-  readonly automatic: Readonly<Record<string, number>>;
-  readonly upload_bytes: number;
-  readonly upload_pixels: number;
-}
+export type { ModelInfo };
 
 /** A prompt in pixels of the photo. mask: logits (n×n) on the model's square. */
 export interface Prompt {
