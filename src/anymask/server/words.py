@@ -40,18 +40,16 @@ class Words:
     def similarities(
         self, picture: bytes, masks: list[dict[str, Any]], phrase: str, on_masks: Callable[[int], bool]
     ) -> list[float]:
-        """-1 … 1 for each mask (records with RLE) of a photo's JPEG copy. on_masks: told how many are done; True stops.
+        """The higher the better, for each mask (records with RLE) of a photo's JPEG copy. on_masks: told how many are done; True stops.
 
         Raises InputError for an empty phrase. A search that was stopped gives the similarities so far.
         """
-        from anymask.text.ranking import similarities
-
         found: list[float] = []
         image = _read(picture)
         for start in range(0, len(masks), _AT_ONCE):
             part = masks[start : start + _AT_ONCE]
             small = np.stack([_shrunk(record["segmentation"], image.shape[:2]) for record in part])
-            found += similarities(self._embedder, image, small, [phrase])[0].tolist()
+            found += self._embedder.similarities(image, small, [phrase])[0].tolist()
             if on_masks(len(part)):
                 break
         return found

@@ -149,7 +149,7 @@ def by_words(
         return on_masks(done, len(masks))
 
     found = words.similarities(picture, masks, phrase, should_stop)
-    ranked = [{**mask, "text_similarity": round(similarity, 4)} for mask, similarity in zip(masks, found)]
+    ranked = [{**mask, "text_similarity": round(similarity, 6)} for mask, similarity in zip(masks, found)]
     return sorted(ranked, key=lambda mask: -mask["text_similarity"])
 
 
