@@ -40,9 +40,10 @@ class Words:
     def similarities(
         self, picture: bytes, masks: list[dict[str, Any]], phrase: str, on_masks: Callable[[int], bool]
     ) -> list[float]:
-        """The higher the better, for each mask (records with RLE) of a photo's JPEG copy. on_masks: told how many are done; True stops.
+        """The higher the better, for each mask (records with RLE) of a photo's JPEG copy.
 
-        Raises InputError for an empty phrase. A search that was stopped gives the similarities so far.
+        on_masks: told how many are done; True stops, and gives the similarities so far. Raises InputError for an empty
+        phrase.
         """
         found: list[float] = []
         image = _read(picture)
