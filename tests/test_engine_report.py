@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -99,3 +100,13 @@ def test_an_empty_project_has_a_page_too_and_the_command_writes_it(tmp_path: Pat
     assert "No masks yet" in page.read_text() and "anymask engine study" in page.read_text()
     refused = CliRunner().invoke(app, ["report", database, "--hourly", "9"])
     assert "--html" in str(refused.exception)
+
+
+def test_the_shares_stand_in_words_and_json_too(tmp_path: Path) -> None:
+    kept = make_store(tmp_path / "s.db")
+    with_corrections(kept)
+    kept.close()
+    words = CliRunner().invoke(app, ["report", str(tmp_path / "s.db")]).output
+    assert "2 as they were, 4 corrected, 1 rejected; IoU above 0.90: 66.7% (paper 94%), above 0.75: 83.3%" in words
+    shown = json.loads(CliRunner().invoke(app, ["report", str(tmp_path / "s.db"), "--json"]).output)
+    assert shown["automatic_against_corrected"]["share_above_0.75"] == pytest.approx(5 / 6)

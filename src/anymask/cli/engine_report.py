@@ -37,12 +37,14 @@ def report(
     `anymask engine report masks.db --html report.html --hourly 9.50`
     """
     from anymask.core.errors import OptionError
+    from anymask.engine.corrections import compare_corrected
     from anymask.engine.report import make_report
 
     if hourly is not None and html is None:
         raise OptionError("--hourly is for the page; add --html report.html.")
     store, project_id = open_project(database, project)
     counted = make_report(store, project_id)
+    compared = compare_corrected(store, project_id)
     if html is not None:
         from anymask.engine.report_page import Price, write_report
 
@@ -52,9 +54,15 @@ def report(
         print(f"{html}: open it in a browser", file=sys.stderr)
     store.close()
     if as_json:
-        print(json.dumps(counted.to_json(), indent=2))
+        print(json.dumps({**counted.to_json(), "automatic_against_corrected": compared.to_json()}, indent=2))
     elif html is None:
         _print_report(counted)
+        if compared.num_pairs:
+            print(
+                f"automatic masks that people looked at: {compared.num_same:,} as they were, {compared.num_edited:,} "
+                f"corrected, {compared.num_rejected:,} rejected; IoU above 0.90: {compared.share_above(0.9):.1%} "
+                f"(paper 94%), above 0.75: {compared.share_above(0.75):.1%} (paper 97%)"
+            )
 
 
 def print_tasks(tasks: dict[str, dict[str, int]]) -> None:
