@@ -9,7 +9,7 @@ was killed goes on where it was.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from anymask.core.errors import OptionError, StateError
@@ -70,8 +70,7 @@ def run_loop(
             say(f"step {step}: stage {stage}")
             _Step(store, project_id, plan, step, num_photos, say).do(stage)
             facts = {**plan.retraining.facts, "step": step, "stage": stage}
-            settings = Retraining(**{**plan.retraining.__dict__, "facts": facts})
-            retrain(store, project_id, settings, say)
+            retrain(store, project_id, replace(plan.retraining, facts=facts), say)
     return [v for v in versions(store, project_id) if "step" in v.facts]
 
 
