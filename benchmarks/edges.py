@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from anymask.evaluate.edge_methods import LITE_EDGES, MaskEdges
 from anymask.evaluate.edges import EdgeRun, Edges
 from anymask.evaluate.models import ModelChoice
 from anymask.evaluate.runner import run_task
@@ -49,7 +50,8 @@ def detectors(truth: Path, data: Path, methods: list[str], max_photos: int | Non
     print(f"{'method':16}{'ODS':>7}{'OIS':>7}{'AP':>7}{'R50':>7}{'s/photo':>9}")
     for method in methods:
         started = time.perf_counter()
-        outcome = run_task(Edges(truth, method, data, model=ModelChoice(model), max_photos=max_photos))
+        protocol = EdgeRun(masks=LITE_EDGES if model == "lite" else MaskEdges())
+        outcome = run_task(Edges(truth, method, data, protocol, ModelChoice(model), max_photos))
         seconds = (time.perf_counter() - started) / outcome.num_scored
         values = "".join(f"{outcome.summary[k]:7.3f}" for k in ("ods", "ois", "ap", "r50"))
         print(f"{method:16}{values}{seconds:9.2f}", flush=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -21,8 +22,11 @@ from typer.testing import CliRunner
 
 from anymask.cli.main import app
 from anymask.core.errors import InputError, OptionError
+from anymask.core.types import PromptBatch
 from anymask.evaluate.boundaries import boundary_of_labels, match_boundaries, thin
 from anymask.evaluate.edge_methods import (
+    LITE_EDGES,
+    _low_res_slopes,
     canny_edges,
     felzenszwalb_edges,
     mask_edges,
@@ -150,6 +154,30 @@ def test_pipeline_of_masks() -> None:
     rows, columns = np.nonzero(edges > 0.5)
     assert {7, 8} & set(rows) and {39, 40} & set(rows) and 20 not in rows[columns == 20]
     assert edges[49:51, 52:58].max() > 0.5  # the other square too
+    photo = np.zeros((64, 64, 3), np.uint8)
+    photo[:, 24:] = 255  # a step of colour that crosses the upper side of the larger square, and runs beside no mask
+    lite = mask_edges(segmenter, photo, replace(LITE_EDGES, thin_radius_px=0))
+    plain = mask_edges(segmenter, photo, replace(LITE_EDGES, thin_radius_px=0, photo_share=0))
+    assert lite.max() == plain.max() == 1
+    assert lite[7:9, 23:26].max() > 3 * lite[7:9, 12:16].max() and plain[7:9, 12:16].max() > 0.7
+    assert lite[60:, 23:26].max() < 0.1  # a step of colour alone is no edge
+    with pytest.raises(OptionError, match="max or sum"):
+        mask_edges(segmenter, photo, replace(LITE_EDGES, aggregate="mean"))
+
+
+def test_summed_slopes_count_every_mask() -> None:
+    """Two masks share a side: there the sum is twice what it is elsewhere, the maximum is not."""
+    left, both = square(8, 8, 30, 40), square(8, 8, 50, 40)
+    segmenter = Scripted([[left, both, both]], [0.9, 0.9, 0.1])
+    embedding = segmenter.encode([np.zeros((64, 64, 3), np.uint8)])[0]
+    answer = segmenter.decode(embedding, PromptBatch(np.zeros((1, 1, 2)), np.ones((1, 1))), True)
+    low_res = np.asarray(answer.low_res, np.float32).reshape(-1, *answer.low_res.shape[-2:])[:2]
+    weights = np.ones(2, np.float32)
+    summed = _low_res_slopes(segmenter, embedding, low_res, weights, (64, 64), np.add)
+    largest = _low_res_slopes(segmenter, embedding, low_res, weights, (64, 64), np.maximum)
+    assert summed[20, 6:10].max() == pytest.approx(2 * largest[20, 6:10].max(), rel=1e-4)
+    assert largest[20, 48:52].max() > 0.1
+    assert summed[20, 48:52].max() == pytest.approx(largest[20, 48:52].max(), rel=1e-4)
 
 
 def test_thinning_of_soft_edges_keeps_the_ridge() -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from anymask.core.errors import InputError, MissingExtraError, unknown_name
+from anymask.core.errors import InputError, MissingExtraError, OptionError, unknown_name
 from anymask.core.geometry import to_model_xy
-from anymask.core.types import PromptBatch, Segmenter
+from anymask.core.types import Embedding, PromptBatch, Segmenter
 from anymask.predict.filters import nms
 from anymask.predict.grid import build_point_grid
 from anymask.predict.patches import PatchUpscaler
@@ -24,23 +24,54 @@ _FAR = 5.0  # logits this far under the threshold have no slope that matters: a 
 
 @dataclass(frozen=True)
 class MaskEdges:
-    """How masks become edges. points_per_side: 16, three masks each (paper). box_nms_thresh: §10.2, not in the paper.
+    """How masks become edges; the defaults are the paper's (D.2), where it says something.
 
-    thin_radius_px: of the final non-maximum suppression; 0 leaves it out.
+    points_per_side: 16, three masks each (paper). box_nms_thresh: §10.2, not in the paper. thin_radius_px: of the final
+    non-maximum suppression; 0 leaves it out. aggregate: of the masks' slopes, "max" (paper) or "sum": what many masks
+    end at is an edge. weigh_by_iou: each mask counts with its predicted IoU (paper: no filter, no weight). low_res:
+    slopes of the low-resolution maps, scaled up once, holes included; else of each mask at the photo's size, outer
+    boundary only (paper). contrast: exponent of the rescaled map; below 1 lifts faint edges. photo_share: exponent of
+    the photo's own gradient, which is multiplied in; 0 is none (paper).
     """
 
     points_per_side: int = 16
     box_nms_thresh: float = 0.7
     thin_radius_px: int = 1
+    aggregate: str = "max"
+    weigh_by_iou: bool = False
+    low_res: bool = False
+    contrast: float = 1.0
+    photo_share: float = 0.0
+
+
+LITE_EDGES = MaskEdges(aggregate="sum", weigh_by_iou=True, low_res=True, contrast=0.5, photo_share=0.5)
+"""For `lite`, whose outlines are coarse (docs/log.md)."""
 
 
 def mask_edges(segmenter: Segmenter, image: np.ndarray, options: MaskEdges = MaskEdges()) -> np.ndarray:
     """Edges of a photo (H, W, 3) uint8 from masks at a grid of points: no filter, duplicates removed, the slope of
-    each mask's probability along its outline, the greatest of all masks, rescaled and thinned.
+    each mask's probability along its outline, the greatest of all masks or their sum, rescaled and thinned.
     """
-    height, width = image.shape[:2]
+    if options.aggregate not in ("max", "sum"):
+        raise OptionError(f"aggregate is max or sum, got {options.aggregate!r}.")
+    hw = image.shape[0], image.shape[1]
     embedding = segmenter.encode([image])[0]
-    points = build_point_grid(options.points_per_side) * (width, height)
+    low_res, predicted = _grid_masks(segmenter, embedding, options.points_per_side)
+    boxes = np.array([_box(mask > segmenter.mask_threshold) for mask in low_res])
+    kept = nms(boxes, predicted, options.box_nms_thresh)
+    weights = np.clip(predicted, 0, 1) if options.weigh_by_iou else np.ones_like(predicted)
+    slopes = _low_res_slopes if options.low_res else _photo_slopes
+    add = np.maximum if options.aggregate == "max" else np.add
+    edges = rescale(slopes(segmenter, embedding, low_res[kept], weights[kept], hw, add)) ** options.contrast
+    if options.photo_share:
+        edges = edges * colour_slope(image) ** options.photo_share
+    return thin_edges(rescale(edges), options.thin_radius_px)
+
+
+def _grid_masks(segmenter: Segmenter, embedding: Embedding, points_per_side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (M, 4h, 4w) float16 and predicted IoU (M,) of three masks for each point of a grid."""
+    height, width = embedding.frame.original_hw
+    points = build_point_grid(points_per_side) * (width, height)
     in_frame = to_model_xy(points, embedding.frame)[:, None].astype(np.float32)
     logits, scores = [], []
     for start in range(0, len(points), 16):
@@ -48,20 +79,51 @@ def mask_edges(segmenter: Segmenter, image: np.ndarray, options: MaskEdges = Mas
         answer = segmenter.decode(embedding, PromptBatch(block, np.ones((len(block), 1), np.float32)), True)
         logits.append(_numpy(answer.low_res).reshape(-1, *answer.low_res.shape[-2:]).astype(np.float16))
         scores.append(_numpy(answer.predicted_iou).ravel())
-    low_res, predicted = np.concatenate(logits), np.concatenate(scores)
+    predicted = np.concatenate(scores)
     if not np.isfinite(predicted).all():
         raise InputError("the model answered with NaN or infinity; the weights or the precision are not usable.")
-    boxes = np.array([_box(mask > segmenter.mask_threshold) for mask in low_res])
+    return np.concatenate(logits), predicted
+
+
+def _photo_slopes(
+    segmenter: Segmenter, embedding: Embedding, low_res: np.ndarray, weights: np.ndarray, hw: tuple[int, int], add: Any
+) -> np.ndarray:
+    """Slopes of all masks together, each mask brought to the photo's size (H, W) first."""
     upscaler = PatchUpscaler(embedding.frame, (low_res.shape[1], low_res.shape[2]))
-    edges = np.zeros((height, width), np.float32)
-    for i in nms(boxes, predicted, options.box_nms_thresh):
-        patch = upscaler.above(low_res[i].astype(np.float32), segmenter.mask_threshold - _FAR)
+    edges = np.zeros(hw, np.float32)
+    for mask, weight in zip(low_res, weights):
+        patch = upscaler.above(mask.astype(np.float32), segmenter.mask_threshold - _FAR)
         if not patch.values.size:
             continue
         values = np.ascontiguousarray(patch.values)
         place = edges[patch.top : patch.top + values.shape[0], patch.left : patch.left + values.shape[1]]
-        np.maximum(place, outline_slope(values, segmenter.mask_threshold), out=place)
-    return thin_edges(rescale(edges), options.thin_radius_px)
+        add(place, weight * outline_slope(values, segmenter.mask_threshold), out=place)
+    return edges
+
+
+def _low_res_slopes(
+    segmenter: Segmenter, embedding: Embedding, low_res: np.ndarray, weights: np.ndarray, hw: tuple[int, int], add: Any
+) -> np.ndarray:
+    """The same on the low-resolution maps, the result brought to the photo's size."""
+    scale = low_res.shape[1] / embedding.frame.side
+    height, width = (max(1, round(v * scale)) for v in embedding.frame.input_hw)
+    edges, square = np.zeros((height, width), np.float32), np.ones((3, 3), np.uint8)
+    for mask, weight in zip(low_res, weights):
+        logits = mask[:height, :width].astype(np.float32)
+        outline = cv2.morphologyEx((logits > segmenter.mask_threshold).view(np.uint8), cv2.MORPH_GRADIENT, square)
+        add(edges, weight * sobel_magnitude(_sigmoid(logits)) * outline, out=edges)
+    return np.asarray(cv2.resize(edges, hw[::-1], interpolation=cv2.INTER_CUBIC)).clip(0)
+
+
+def colour_slope(image: np.ndarray, sigma_px: float = 1.5) -> np.ndarray:
+    """Length of the gradient of a smoothed photo's Lab colours (H, W), 1 for the steepest hundredth, at least 0.02."""
+    lab = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2LAB).astype(np.float32), (0, 0), sigma_px)
+    slope = np.sqrt(sum(sobel_magnitude(channel) ** 2 for channel in cv2.split(lab)))
+    return np.asarray((slope / max(float(np.percentile(slope, 99)), 1e-6)).clip(0.02, 1), np.float32)
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -30, 30))), np.float32)
 
 
 def outline_slope(logits: np.ndarray, threshold: float) -> np.ndarray:
@@ -71,8 +133,7 @@ def outline_slope(logits: np.ndarray, threshold: float) -> np.ndarray:
     filled = cv2.drawContours(np.zeros_like(inside), contours, -1, 1, cv2.FILLED)
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     outline = cv2.morphologyEx(filled, cv2.MORPH_GRADIENT, cross)
-    probability = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
-    return sobel_magnitude(probability.astype(np.float32)) * outline
+    return sobel_magnitude(_sigmoid(logits)) * outline
 
 
 def sobel_magnitude(values: np.ndarray) -> np.ndarray:
