@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from anymask.evaluate.contract import Task
 
 app = typer.Typer(
-    help="Zero-shot evaluations: points, edges, proposals, instances, text, fairness.", no_args_is_help=True
+    help="Zero-shot evaluations: points, edges, proposals, instances, text, fairness, probing.", no_args_is_help=True
 )
 
 Out = Annotated[
@@ -273,6 +273,68 @@ def fairness(
 
     protocol = with_overrides(FairnessProtocol(), override)
     run(Fairness(data, attributes, protocol, ModelChoice(model, device, precision)), out, json_file, workers, strict)
+
+
+@app.command("geography", no_args_is_help=True)
+def geography(
+    data: Annotated[list[Path], typer.Option(help="Photos with masks in any layout. May repeat.")],
+    places: Annotated[Path, typer.Option(help="CSV: photo, and any of country, region, income.")],
+    out: Out = None,
+    json_file: Json = None,
+    override: Set = [],  # noqa: B006
+    strict: Strict = False,
+) -> None:
+    """Photos and masks by region and by income of the country, beside the published table.
+
+    **Example**
+
+    `anymask evaluate geography --data photos/ --places places.csv --out geography`
+    """
+    from anymask.evaluate.geography import Geography, GeographyProtocol
+    from anymask.evaluate.overrides import with_overrides
+
+    run(Geography(data, places, with_overrides(GeographyProtocol(), override)), out, json_file, 1, strict)
+
+
+@app.command("probe", no_args_is_help=True)
+def probe(
+    photo: Annotated[str, typer.Argument(help="A photo, or `sample:cat`.")],
+    point: Annotated[str, typer.Option("--point", "-p", help="A pixel `x,y` of the mask that is asked for.")],
+    model: Model = "lite",
+    precision: Precision = "auto",
+    device: Device = "cpu",
+    points_per_side: Annotated[int, typer.Option(help="Grid of the automatic masks.", min=1)] = 16,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for pictures and list.")] = Path("probe"),
+    override: Set = [],  # noqa: B006
+) -> None:
+    """Which masks of a photo does the model find alike? Their mean embeddings compared with one mask's.
+
+    **Example**
+
+    `anymask evaluate probe photo.jpg --point 320,240 --output probe`
+    """
+    from anymask.cli.predict import open_source, parse_point
+    from anymask.core.files import write_aside
+    from anymask.core.images import read_image, write_image
+    from anymask.evaluate.models import ModelChoice
+    from anymask.evaluate.overrides import with_overrides
+    from anymask.evaluate.probe import ProbeProtocol, alike, probe_picture
+
+    protocol = with_overrides(ProbeProtocol(), override)
+    x, y, _ = parse_point(point)
+    image = read_image(open_source(photo))
+    segmenter = ModelChoice(model, device, precision).segmenter
+    masks, query, likeness = alike(segmenter, image, (x, y), points_per_side, model == "lite", protocol)
+    output.mkdir(parents=True, exist_ok=True)
+    for name, threshold in (("low", protocol.low), ("high", protocol.high)):
+        write_image(output / f"{name}.png", probe_picture(image, masks, likeness, query, threshold))
+        print(f"{output / name}.png: {int((likeness >= threshold).sum()) - 1} masks at {threshold:g} or more")
+    rows = [
+        {"mask": i, "area": int(mask.sum()), "likeness": round(float(value), 4)}
+        for i, (mask, value) in enumerate(zip(masks, likeness))
+    ]
+    with write_aside(output / "likeness.json") as part:
+        part.write_text(json.dumps({"query": query, "masks": rows}, indent=1) + "\n")
 
 
 @data_app.command("prepare", no_args_is_help=True)
