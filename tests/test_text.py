@@ -11,7 +11,8 @@ from skimage import data
 
 from anymask.core.errors import InputError, MissingExtraError
 from anymask.text.crops import cut_out
-from anymask.text.embedders import WORN, OfflineEmbedder, _sentences, embed_texts
+from anymask.text.embedders import OfflineEmbedder, _names, _sentences, embed_texts
+from anymask.text.names import WORN, class_phrases
 from anymask.text.ranking import rank
 
 
@@ -40,10 +41,15 @@ def test_a_photo_of_a_cat_is_near_the_word(embedder: OfflineEmbedder) -> None:
     assert 1 > near[0] > near[1] + 0.1 and near[0] > near[2] + 0.1 and near.min() > 0
 
 
-def test_people_are_known_by_what_they_wear(embedder: OfflineEmbedder) -> None:
-    from torchvision.models import EfficientNet_B0_Weights
+def test_the_names_that_ship_are_those_of_the_sentence_model() -> None:
+    phrases = class_phrases()
+    some = [0, 281, 504, phrases.index("person wearing jersey"), 999]
+    assert _names().shape == (len(phrases), 384)
+    np.testing.assert_allclose(_names()[some], embed_texts([phrases[i] for i in some]), atol=2e-3)
 
-    assert set(EfficientNet_B0_Weights.DEFAULT.meta["categories"]) >= WORN
+
+def test_people_are_known_by_what_they_wear(embedder: OfflineEmbedder) -> None:
+    assert sum(phrase.removeprefix("person wearing ") in WORN for phrase in class_phrases()) == len(WORN)
     image = np.concatenate([data.astronaut()[:, 60:440], data.chelsea()[:, 60:440].repeat(2, 0)[:512]], axis=1)
     masks = np.zeros((2, *image.shape[:2]), bool)
     masks[0, 10:500, 10:370] = masks[1, 10:500, 390:750] = True

