@@ -72,15 +72,16 @@ def predict(
     started = time.perf_counter()
     request = parse_request(point, box, mask, multimask, text)
     predictor = load_predictor(model, checkpoint, device, precision, max_hole_area, max_sprinkle_area, runtime)
+    respond: Any = answer
     if text is not None:
         from anymask.text.answer import text_answerer
 
-        answer = text_answerer(text_model, model)
+        respond = text_answerer(text_model, model)
     loaded = time.perf_counter()
     failed = []
     for source, stem in progress(list(zip(photos, unique_stems(photos))), quiet=len(photos) == 1):
         try:
-            result = answer(predictor, open_source(source), request)
+            result = respond(predictor, open_source(source), request)
             data = to_json(result, source, model, request)
             if as_json:
                 print(json.dumps(data), flush=True)

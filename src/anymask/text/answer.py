@@ -15,6 +15,7 @@ from anymask.predict.automatic import SamAutomaticMaskGenerator
 from anymask.predict.predictor import SamPredictor
 from anymask.predict.request import Request, Result, answer
 from anymask.text.choice import TextChoice
+from anymask.text.clip import ClipEmbedder
 from anymask.text.prompts import decode_text
 from anymask.text.ranking import rank
 
@@ -83,7 +84,9 @@ def _prompted(choice: TextChoice, predictor: SamPredictor, source: Any, request:
     predictor.set_image(image)
     encoded = time.perf_counter()
     points: Any = np.array(request.points_xy, float) if request.points_xy else None
-    vector = choice.embedder.texts([str(request.text)])[0]
+    embedder = choice.embedder
+    assert isinstance(embedder, ClipEmbedder)
+    vector = embedder.texts([str(request.text)])[0]
     sam = predictor.segmenter.sam
     batch = decode_text(sam, predictor.embedding, vector, points, np.array(request.labels))
     frame = predictor.embedding.frame

@@ -114,7 +114,7 @@ def _sentences() -> tuple[Any, Any]:
         from transformers.utils import logging
     except ImportError as error:
         raise MissingExtraError(EXTRA) from error
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     path = str(get_model_path())
     return AutoTokenizer.from_pretrained(path), AutoModel.from_pretrained(path).eval()
 
