@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,14 @@ from test_text_clip import write_clip
 from typer.testing import CliRunner, Result
 
 from anymask.cli.main import app
-from anymask.core.images import write_image
+from anymask.core.errors import InputError
+from anymask.core.images import read_image, write_image
 from anymask.core.rle import decode_one, encode_one
 from anymask.evaluate.text_to_mask import TextProtocol, TextToMask
+from anymask.model.sam import Sam
+from anymask.predict.predictor import SamPredictor
+from anymask.predict.request import Request
+from anymask.text.answer import text_answerer
 
 
 def anymask(*arguments: object) -> Result:
@@ -112,3 +118,17 @@ def test_hits_are_counted_beside_the_baselines(pair: Path, tmp_path: Path) -> No
     row = task.score(case)
     assert set(row["words"]) == {"cat", "coffee mug"}
     assert task.picture(case, row).shape == (300, 800, 3)
+
+
+def test_a_model_with_text_prompts_takes_the_phrase_itself(pair: Path, tmp_path: Path, lite_random: Sam) -> None:
+    sam = deepcopy(lite_random)
+    sam.prompt_encoder.add_text(24)
+    predictor = SamPredictor(sam)
+    choose = text_answerer(str(write_clip(tmp_path)), "lite")
+    image = read_image(pair / "pair.jpg")
+    alone = choose(predictor, image, Request(text="a cat"))
+    assert alone.masks.shape == (1, 3, 300, 800) and alone.similarity is not None
+    helped = choose(predictor, image, Request([(200.0, 150.0)], [1], text="a cat"))
+    assert helped.masks.shape == (1, 1, 300, 800)
+    with pytest.raises(InputError, match="clicks beside the phrase"):
+        choose(predictor, image, Request(boxes_xyxy=[(1, 1, 9, 9)], text="a cat"))
