@@ -60,7 +60,7 @@ def test_commands_are_understood(document: Path, workplace: Path) -> None:
             assert done.returncode == 0, (command, done.stderr)
             continue
         verb = [w for w in words[:2] if re.fullmatch(r"[a-z]+", w)]
-        verb = verb[: 2 if words[0] in ("models", "recipes", "data", "evaluate", "engine", "export") else 1]
+        verb = verb[: 2 if words[0] in ("models", "recipes", "data", "evaluate", "engine", "export", "ratings") else 1]
         done = subprocess.run(
             [sys.executable, "-m", "anymask", *verb, "--help"],
             capture_output=True,

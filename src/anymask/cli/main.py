@@ -18,6 +18,7 @@ from anymask.cli import (
     export,
     models,
     predict,
+    ratings,
     recipes,
     serve,
     train,
@@ -45,6 +46,7 @@ engine_loop.add_to(engine.app)
 engine_run.add_to(engine.app)
 app.add_typer(engine.app, name="engine")
 app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(ratings.app, name="ratings")
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 

@@ -40,6 +40,9 @@ def serve(
     ] = None,
     project: Annotated[str | None, typer.Option("--project", "-p", help="Which project of the store.")] = None,
     review: Annotated[bool, typer.Option(help="Finished photos go to somebody else for a second look.")] = True,
+    ratings: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="People rate the masks of this study; see `anymask ratings`.")
+    ] = None,
     browser: Annotated[bool, typer.Option(help="Open the app in the browser.")] = False,
 ) -> None:
     """Serve the browser app and its API.
@@ -89,6 +92,11 @@ def serve(
     if store is None and project is not None:
         raise OptionError("--project names a project of a store; name the store too: --store masks.db.")
     served = _open_project(store, project, review) if store is not None else None
+    study = None
+    if ratings is not None:
+        from anymask.evaluate.human_study import open_study
+
+        study = open_study(ratings)
     listening = _listen(host, port)
     predictor = load_predictor(model, checkpoint, device, precision, 0, 0, runtime)
     files = None
@@ -98,7 +106,9 @@ def serve(
     else:
         print("anymask: the app is not built, only the API is served; `make web` builds it.", file=sys.stderr)
     preset = "lite" if model == "lite" else "official"
-    app = create_app(predictor.segmenter, settings, name=model, preset=preset, browser=files, project=served)
+    app = create_app(
+        predictor.segmenter, settings, name=model, preset=preset, browser=files, project=served, study=study
+    )
     address = _address(host, listening.getsockname()[1], token)
     print(f"anymask: open {address}   (Ctrl+C stops)", flush=True)
     if browser:

@@ -28,6 +28,7 @@ from anymask.server.settings import Settings
 from anymask.server.studio import BrowserModel, Studio
 
 if TYPE_CHECKING:
+    from anymask.evaluate.human_study import RatingStudy
     from anymask.server.project import Project
 
 
@@ -39,13 +40,14 @@ def create_app(
     preset: str = "official",
     browser: BrowserModel | None = None,
     project: Project | None = None,
+    study: RatingStudy | None = None,
     static: Path = STATIC,
 ) -> FastAPI:
     """The app at `/`, the API at `/api`, its description at `/openapi.json`.
 
     segmenter: the model, used by one thread at a time. name: its name. preset: of automatic masks ("lite" for that
-    model). browser: the model's graphs for the page. project: photos that people annotate and review. static: the
-    built app.
+    model). browser: the model's graphs for the page. project: photos that people annotate and review. study:
+    masks that they rate. static: the built app.
     """
     settings = settings or Settings()
     studio = Studio(segmenter, settings, name, preset, browser)
@@ -63,7 +65,7 @@ def create_app(
         redoc_url=None,
         docs_url=None,
     )
-    app.state.studio, app.state.project = studio, project
+    app.state.studio, app.state.project, app.state.study = studio, project, study
     app.add_middleware(Measured, metrics=studio.metrics)
     app.add_middleware(Guard, settings=settings)
     for router in routers():
@@ -77,9 +79,9 @@ def routers() -> list[APIRouter]:
     """All routes; those of a store where its extra is installed."""
     found = [routes_about.router, routes_photos.router, routes_masks.router, label_studio.router]
     if find_spec("sqlalchemy"):
-        from anymask.server import routes_project
+        from anymask.server import routes_project, routes_ratings
 
-        found.append(routes_project.router)
+        found += [routes_project.router, routes_ratings.router]
     return found
 
 

@@ -8,13 +8,16 @@ import type {
   NextAnswer,
   Photo,
   Problem,
+  JobAnswer,
   ProjectInfo as Project,
+  RatingJob,
   Sample,
   StoredMaskInfo as StoredMask,
+  StudyInfo,
   Task,
 } from "./wire";
 
-export type { HistoryEvent, Project, StoredMask, Task };
+export type { HistoryEvent, Project, RatingJob, StoredMask, Task };
 export type Kind = Task["kind"];
 
 /** A line of the answer of `everything`. */
@@ -81,6 +84,18 @@ export async function project(): Promise<Project | null> {
 export async function nextTask(worker: string, kind: Kind, besides: readonly number[]): Promise<Task | null> {
   return ((await send("/api/tasks/next", { worker, kind, besides })) as NextAnswer).task;
 }
+
+/** The rating study that is served; null where there is none. */
+export async function study(): Promise<StudyInfo | null> {
+  const response = await fetch("/api/study");
+  return response.ok ? response.json() : null;
+}
+
+export async function nextJob(rater: string): Promise<RatingJob | null> {
+  return ((await send("/api/study/next", { rater })) as JobAnswer).job;
+}
+
+export const studyPhoto = async (photo: number): Promise<Blob> => (await ask(`/api/study/photos/${photo}`)).blob();
 
 export const storedPhoto = async (id: number): Promise<Blob> => (await ask(`/api/project/images/${id}`)).blob();
 

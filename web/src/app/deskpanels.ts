@@ -40,9 +40,10 @@ export function editChosen(studio: Studio): void {
 
 function paintDesk(studio: Studio, desk: Desk): void {
   const { kind, sheet, project, outbox } = desk;
-  document.body.dataset.room = kind ?? "studio";
+  const room = kind ?? ($("rate").hidden ? "studio" : "rate");
+  document.body.dataset.room = room;
   for (const link of document.querySelectorAll<HTMLElement>("#rooms a")) {
-    if (link.dataset.room === (kind ?? "studio")) link.setAttribute("aria-current", "page");
+    if (link.dataset.room === room) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   paintSaving(desk);

@@ -10,6 +10,7 @@ import { setUpFiles } from "./files";
 import { showHelp, setUpKeys } from "./keys";
 import { $, paintPanels } from "./panels";
 import { Progress } from "./progress";
+import { Rating } from "./rating";
 import { setUpRooms } from "./rooms";
 import { Studio } from "./studio";
 import { setUpTheme } from "./theme";
@@ -186,7 +187,7 @@ $("privacy").textContent = isLocal ? "Nothing leaves this machine." : "Masks are
 document.body.classList.add("empty");
 chooseTool("click");
 setUpFiles(studio);
-setUpRooms(desk);
+setUpRooms(desk, new Rating(desk.outbox));
 paintSoon();
 
 // for tests and benchmarks, and for the curious

@@ -1,33 +1,39 @@
-// Studio, Annotate, Review: the address says which, so that each can be kept as a bookmark.
+// Studio, Annotate, Review, Rate: the address says which, so that each can be kept as a bookmark.
 
-import type { Kind } from "./api";
+import { type Kind, study } from "./api";
 import type { Desk } from "./desk";
 import { $ } from "./panels";
+import type { Rating } from "./rating";
 
 const NAME = "anymask-worker";
 
-export function setUpRooms(desk: Desk): void {
-  window.addEventListener("hashchange", () => void enter(desk));
+export function setUpRooms(desk: Desk, rating: Rating): void {
+  window.addEventListener("hashchange", () => void enter(desk, rating));
   $("desk-name").addEventListener("click", async () => {
     const name = await askName(desk.worker);
     if (name && name !== desk.worker && desk.kind) void desk.open(desk.kind, name);
   });
   $("name-cancel").addEventListener("click", () => $<HTMLDialogElement>("name-dialog").close());
-  void desk.refresh().then(() => {
-    $("rooms").hidden = !desk.project;
-    if (desk.project) void enter(desk);
+  void Promise.all([desk.refresh(), study().catch(() => null)]).then(([, rated]) => {
+    $("rooms").hidden = !desk.project && !rated;
+    for (const link of document.querySelectorAll<HTMLElement>("#rooms a")) {
+      const room = link.dataset.room;
+      link.hidden = (room === "rate" && !rated) || (!desk.project && (room === "annotate" || room === "review"));
+    }
+    if (desk.project || rated) void enter(desk, rating);
   });
 }
 
-async function enter(desk: Desk): Promise<void> {
+async function enter(desk: Desk, rating: Rating): Promise<void> {
   const room = location.hash.slice(1);
-  if (room !== "annotate" && room !== "review") {
-    if (desk.kind) desk.leave();
-    return;
-  }
+  rating.leave();
+  if (desk.kind) desk.leave();
+  else desk.onChange();
+  if (room !== "annotate" && room !== "review" && room !== "rate") return;
   const name = storedName() ?? (await askName(""));
-  if (name) await desk.open(room satisfies Kind, name);
-  else location.hash = "";
+  if (!name) location.hash = "";
+  else if (room === "rate") await rating.open(name);
+  else await desk.open(room satisfies Kind, name);
 }
 
 async function askName(before: string): Promise<string | null> {

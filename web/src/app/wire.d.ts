@@ -211,6 +211,13 @@ export interface components {
             token: string;
         };
         /**
+         * JobAnswer
+         * @description A mask, or null where this person has rated all that is wanted.
+         */
+        JobAnswer: {
+            job: components["schemas"]["RatingJob"] | null;
+        };
+        /**
          * Mask
          * @description A mask with what the model thinks of it. bbox: x, y, w, h.
          */
@@ -290,6 +297,14 @@ export interface components {
          */
         NextAnswer: {
             task: components["schemas"]["Task"] | null;
+        };
+        /**
+         * NextJob
+         * @description Who asks for a mask to rate.
+         */
+        NextJob: {
+            /** Rater */
+            rater: string;
         };
         /**
          * NextTask
@@ -430,6 +445,43 @@ export interface components {
             num_strokes: number;
         };
         /**
+         * Rating
+         * @description From 1 (no object) to 10 (perfect to the pixel).
+         */
+        Rating: {
+            /** Rater */
+            rater: string;
+            /** Job */
+            job: string;
+            /** Rating */
+            rating: number;
+            /** Seconds */
+            seconds?: number | null;
+        };
+        /**
+         * RatingJob
+         * @description A mask to rate. key: tells nothing of who made it. point: the click that it answers; bbox: x, y, w, h.
+         */
+        RatingJob: {
+            /** Key */
+            key: string;
+            /** Photo */
+            photo: number;
+            segmentation: components["schemas"]["Rle"];
+            /** Bbox */
+            bbox: [
+                number,
+                number,
+                number,
+                number
+            ];
+            /** Point */
+            point: [
+                number,
+                number
+            ] | null;
+        };
+        /**
          * Reviewed
          * @description The review's id, and the mask that is current now.
          */
@@ -519,6 +571,16 @@ export interface components {
             is_prefilled: boolean;
         };
         /**
+         * StudyInfo
+         * @description How far the study is.
+         */
+        StudyInfo: {
+            /** Jobs */
+            jobs: number;
+            /** Rated */
+            rated: number;
+        };
+        /**
          * Task
          * @description A photo to work on, leased until `lease_seconds` after the last sign of life.
          */
@@ -588,10 +650,12 @@ export type HttpValidationError = components['schemas']['HTTPValidationError'];
 export type Health = components['schemas']['Health'];
 export type History = components['schemas']['History'];
 export type Hold = components['schemas']['Hold'];
+export type JobAnswer = components['schemas']['JobAnswer'];
 export type Mask = components['schemas']['Mask'];
 export type ModelInfo = components['schemas']['ModelInfo'];
 export type NewReview = components['schemas']['NewReview'];
 export type NextAnswer = components['schemas']['NextAnswer'];
+export type NextJob = components['schemas']['NextJob'];
 export type NextTask = components['schemas']['NextTask'];
 export type Photo = components['schemas']['Photo'];
 export type Predict = components['schemas']['Predict'];
@@ -599,12 +663,15 @@ export type Problem = components['schemas']['Problem'];
 export type ProjectInfo = components['schemas']['ProjectInfo'];
 export type Prompt = components['schemas']['Prompt'];
 export type Prompts = components['schemas']['Prompts'];
+export type Rating = components['schemas']['Rating'];
+export type RatingJob = components['schemas']['RatingJob'];
 export type Reviewed = components['schemas']['Reviewed'];
 export type Rle = components['schemas']['Rle'];
 export type Sample = components['schemas']['Sample'];
 export type SaveMask = components['schemas']['SaveMask'];
 export type Saved = components['schemas']['Saved'];
 export type StoredMaskInfo = components['schemas']['StoredMaskInfo'];
+export type StudyInfo = components['schemas']['StudyInfo'];
 export type Task = components['schemas']['Task'];
 export type Undo = components['schemas']['Undo'];
 export type ValidationError = components['schemas']['ValidationError'];
