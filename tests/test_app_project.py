@@ -1,5 +1,6 @@
 """Proves: people annotate and review a project in a real Chromium, and the store holds what they did: a session of
-stage 1, one of stage 2 with prefilled masks, a second look, and work that goes on while the server is dead."""
+stage 1, one of stage 2 with prefilled masks, a second look, work that goes on while the server is dead, and masks
+that are rated."""
 
 from __future__ import annotations
 
@@ -20,6 +21,9 @@ from anymask.engine.report import make_report
 from anymask.engine.reviews import history
 from anymask.engine.store import Store, make_store
 from anymask.engine.versions import add_masks
+from anymask.evaluate.human_study import make_study, open_study
+from anymask.predict.formats import write_masks
+from anymask.predict.records import MaskRecord, PhotoMasks
 
 pytestmark = needs_browser
 
@@ -34,6 +38,24 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def serve(home: Path, tmp_path: Path, port: int = 0) -> Server:
     build_app()
     return Server(home, "--store", str(tmp_path / "masks.db"), "--port", str(port))
+
+
+def test_masks_are_rated_without_knowing_whose_they_are(browser_home: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    png(tmp_path / "photos" / "disc.png", disc())
+    truth = (disc() == (240, 190, 50)).all(-1)
+    for method, mask in (("exact", truth), ("shifted", np.roll(truth, 40, 1))):
+        record = MaskRecord(encode_one(mask), point_xy=(268.0, 180.0))
+        write_masks([PhotoMasks("disc.png", truth.shape, (record,), 1)], tmp_path / method, "sa1b")
+    methods = {name: tmp_path / name for name in ("exact", "shifted")}
+    study = make_study(tmp_path / "study", tmp_path / "photos", methods)
+    build_app()
+    server = Server(browser_home, "--ratings", str(study.folder))
+    try:
+        play("rate", server, tmp_path)
+    finally:
+        server.stop()
+    assert sorted(row["rating"] for row in open_study(study.folder).ratings()) == [8, 10]
 
 
 def with_photos(store: Store, folder: Path, num: int) -> list[int]:

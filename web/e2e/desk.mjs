@@ -206,3 +206,29 @@ deskScenarios.lostConnection = async ({ page, context, url, killServer, restart,
     server.kill("SIGTERM");
   }
 };
+
+deskScenarios.rate = async ({ page, url }) => {
+  await page.goto(`${url}#rate`);
+  await page.waitForSelector("#name-dialog[open]");
+  await page.fill("#worker", "anna");
+  await page.keyboard.press("Enter");
+  const next = () => page.waitForSelector("#rate-buttons button:not(:disabled)", PATIENCE);
+  await next();
+  const drawn = (i) =>
+    page.evaluate((i) => {
+      const canvas = document.querySelectorAll("#rate figure canvas")[i];
+      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+      return [...new Set(new Uint32Array(data.buffer))].length;
+    }, i);
+  assert.equal(await drawn(2), 2, "the mask alone has two colours");
+  assert.equal(await page.isVisible("#rate figure canvas >> nth=0"), true);
+  await page.click("#rate figure >> nth=1");
+  assert.equal(await page.locator("#rate figure.whole").count(), 1);
+  await page.keyboard.press("Escape");
+  await page.click("#rate-buttons button >> nth=7");
+  await page.waitForFunction(() => /1 of 2 masks/.test(document.getElementById("rate-count").textContent), null, PATIENCE);
+  await next();
+  await page.keyboard.press("0"); // ten
+  await page.waitForSelector("#rate-over:not([hidden])", PATIENCE);
+  assert.match(await page.textContent("#rate-count"), /2 of 2 masks rated · 2 by you now/);
+};

@@ -15,6 +15,13 @@ const DID: Record<HistoryEvent["what"], string> = {
   undo: "took back a review of",
 };
 
+const noObjects = $("no-objects").innerHTML; // in the studio
+const NO_OBJECTS = {
+  annotate:
+    "<p><b>Begin with the most prominent object</b></p><p>Click it, then <kbd>Enter</kbd> keeps it. A name is not needed.</p>",
+  review: "<p><b>Nothing was marked here</b></p><p>Add what is missing, or go on.</p>",
+};
+
 export function setUpDeskPanels(studio: Studio, desk: Desk): () => void {
   $("objects").addEventListener("history", (event) => void showHistory(studio, desk, (event as CustomEvent<number>).detail));
   $("objects").addEventListener("remove", (event) => {
@@ -48,6 +55,7 @@ function paintDesk(studio: Studio, desk: Desk): void {
   }
   paintSaving(desk);
   $("desk-empty").hidden = !kind || !desk.isFinished;
+  $("no-objects").innerHTML = kind ? NO_OBJECTS[kind] : noObjects;
   if (!kind) return;
   const tasks = project?.[kind] ?? {};
   const done = (tasks.done ?? 0) + (tasks.skipped ?? 0);
@@ -67,10 +75,6 @@ function paintDesk(studio: Studio, desk: Desk): void {
   $("desk-accept").setAttribute("aria-pressed", String(chosen?.mark === "accepted"));
   $("desk-reject").setAttribute("aria-pressed", String(chosen?.mark === "rejected"));
   $<HTMLButtonElement>("desk-done").disabled = $<HTMLButtonElement>("desk-skip").disabled = !sheet || desk.isWaiting;
-  $("no-objects").innerHTML =
-    kind === "review"
-      ? "<p><b>Nothing was marked here</b></p><p>Add what is missing, or go on.</p>"
-      : "<p><b>Begin with the most prominent object</b></p><p>Click it, then <kbd>Enter</kbd> keeps it. A name is not needed.</p>";
   if (desk.isFinished) paintEmpty(desk);
   if (desk.isWaiting && outbox.isOffline) $("desk-count").textContent = "The server does not answer. Trying again …";
 }

@@ -32,7 +32,7 @@ async function enter(desk: Desk, rating: Rating): Promise<void> {
   if (room !== "annotate" && room !== "review" && room !== "rate") return;
   const name = storedName() ?? (await askName(""));
   if (!name) location.hash = "";
-  else if (room === "rate") await rating.open(name);
+  else if (room === "rate") await Promise.all([rating.open(name), desk.onChange()]);
   else await desk.open(room satisfies Kind, name);
 }
 
