@@ -134,6 +134,7 @@ function paint(canvas: HTMLCanvasElement, photo: ImageBitmap, mask: Bitmap, poin
   c.imageSmoothingEnabled = scale < 3;
   c.setTransform(scale, 0, 0, scale, -left * scale, -top * scale);
   c.drawImage(photo, 0, 0);
+  c.imageSmoothingEnabled = scale < 1; // enlarged, the mask shows its own pixels
   if (look.paint !== "nothing") c.drawImage(maskImage(mask, look.paint === "alone"), 0, 0);
   if (!point || look.paint === "alone") return;
   c.beginPath();
