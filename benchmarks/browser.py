@@ -4,7 +4,8 @@
 
 Prints medians in milliseconds: prompt → mask drawn in the app; then, in one bare page with the same ONNX Runtime, the
 official decoder graph (upsampling to a 1024-pixel photo inside) and ours on the same embedding, in turn; encoding of a
-1024-pixel photo; and first load → first mask.
+1024-pixel photo; first load → first mask; and in Annotate, from the key that says done to the next photo, ready to be
+clicked.
 """
 
 from __future__ import annotations
@@ -22,14 +23,18 @@ import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
+QUEUE = 6  # photos that are annotated
 SERVE = """
 import socket, sys, uvicorn
 from pathlib import Path
+from anymask.engine.photos import add_photos
+from anymask.engine.store import make_store
 from anymask.export.onnx import DecoderOptions, decoder_graph
 from anymask.model.presets import build_sam
 from anymask.predict.segmenter import TorchSegmenter
 from anymask.server.app import create_app
 from anymask.server.browser_model import browser_model
+from anymask.server.project import Project
 from anymask.server.studio import BrowserModel
 from anymask.weights.load import load_model
 import onnx
@@ -40,7 +45,10 @@ official = place / "official.onnx"
 if not official.is_file():
     onnx.save(decoder_graph(sam, DecoderOptions()), official)
 files = BrowserModel({**whole.files, "official": official}, whole.about)
-app = create_app(TorchSegmenter(sam), preset="lite", browser=files)
+store = make_store(Path(sys.argv[2]) / "masks.db")
+add_photos(store, store.project_id(), [Path(sys.argv[2]) / "queue"])
+project = Project(store, store.project_id(), "default")
+app = create_app(TorchSegmenter(sam), preset="lite", browser=files, project=project)
 listening = socket.socket()
 listening.bind(("127.0.0.1", 0))
 print(listening.getsockname()[1], flush=True)
@@ -61,8 +69,14 @@ def main() -> None:
         place = given.home or Path(temporary)
         photo = Path(temporary) / "photo.jpg"
         Image.fromarray(sample()).resize((1024, 768)).save(photo, quality=92)
+        (Path(temporary) / "queue").mkdir()
+        for i in range(QUEUE):
+            turned = np.roll(sample(), 40 * i, axis=1)
+            Image.fromarray(turned).resize((1024, 768)).save(Path(temporary) / "queue" / f"{i}.jpg", quality=92)
         env = {**os.environ, "ANYMASK_HOME": str(place)}
-        server = subprocess.Popen([sys.executable, "-c", SERVE, str(place)], stdout=subprocess.PIPE, text=True, env=env)
+        server = subprocess.Popen(
+            [sys.executable, "-c", SERVE, str(place), temporary], stdout=subprocess.PIPE, text=True, env=env
+        )
         try:
             assert server.stdout is not None
             url = f"http://127.0.0.1:{server.stdout.readline().strip()}/"
@@ -71,6 +85,7 @@ def main() -> None:
                 "photo": str(photo),
                 "rounds": given.rounds,
                 "threads": given.threads,
+                "queue": QUEUE,
                 "chromium": chromium,
             }
             print(f"load average at the start: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")

@@ -54,6 +54,31 @@ for (let i = 0; i < 5; i++) {
 found["app, encode 1024 px photo, ms"] = median(encoded);
 await page.close();
 
+// --- annotating: from `D` to the next photo, shown and ready to click ---------------------------------------------
+
+const desk = await (await browser.newContext({ viewport: { width: 1280, height: 800 } })).newPage();
+desk.setDefaultTimeout(300_000);
+await desk.addInitScript(() => localStorage.setItem("anymask-worker", "bench"));
+await desk.goto(`${given.url}#annotate`);
+for (let i = 0; i < given.queue - 1; i++) {
+  await desk.waitForFunction((i) => {
+    const { desk } = window.anymask;
+    return performance.getEntriesByName("anymask:next").length === i && desk.watch.runs && desk.fetched;
+  }, i);
+  await desk.evaluate(async () => {
+    const { desk, studio } = window.anymask;
+    await studio.machine.encoded(desk.fetched.photo); // a person takes longer than the next embedding
+    await studio.drafting.click([studio.photo.width / 2, studio.photo.height / 2], true);
+    await studio.drafting.accept();
+  });
+  await desk.keyboard.press("d");
+}
+await desk.waitForFunction((n) => performance.getEntriesByName("anymask:next").length === n, given.queue - 1);
+const waits = await desk.evaluate(() => performance.getEntriesByName("anymask:next").map((entry) => entry.duration));
+found["annotate, done to next photo ready, ms (median)"] = median(waits);
+found["annotate, done to next photo ready, ms (most)"] = Math.max(...waits);
+await desk.close();
+
 // --- bare graphs in one page, in turn ---------------------------------------------------------------------------
 
 const bare = await (await browser.newContext()).newPage();
