@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anymask.model.layers import MLP, LayerNorm2d, runs_eagerly_on_cpu
+from anymask.model.smooth import smooth_logits
 from anymask.model.transformer import ImageTokens, TwoWayTransformer
 
 
@@ -24,8 +25,11 @@ class MaskDecoder(nn.Module):
         num_multimask_outputs: int = 3,
         iou_head_depth: int = 3,
         iou_head_hidden_dim: int = 256,
+        smooth: bool = False,
     ) -> None:
+        """smooth: low-pass the logits (`model.smooth`); no model of the paper does, `lite` does."""
         super().__init__()
+        self.smooth = smooth
         self.transformer_dim = transformer_dim
         self.transformer = transformer
         self.num_multimask_outputs = num_multimask_outputs
@@ -106,9 +110,9 @@ class MaskDecoder(nn.Module):
         if min_iou is None:
             return self.upscale_and_dot(cells, size_hw, hyper), iou
         wanted = (iou > min_iou).any(dim=1)
-        masks = hyper.new_zeros(*hyper.shape[:2], 4 * size_hw[0], 4 * size_hw[1])
-        if wanted.any():
-            masks[wanted] = self.upscale_and_dot(cells[wanted], size_hw, hyper[wanted])
+        upscaled = self.upscale_and_dot(cells[wanted], size_hw, hyper[wanted])
+        masks = upscaled.new_zeros(len(wanted), *upscaled.shape[1:])
+        masks[wanted] = upscaled
         return masks, iou
 
     def upscale_and_dot(self, cells: Tensor, size_hw: tuple[int, int], hyper: Tensor) -> Tensor:
@@ -125,7 +129,8 @@ class MaskDecoder(nn.Module):
         else:
             masks = (self._upscale(cells) @ hyper.transpose(1, 2)).transpose(1, 2)  # (P, M, L·4·4)
         masks = masks.reshape(p, m, h, w, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
-        return masks.reshape(p, m, 4 * h, 4 * w)
+        masks = masks.reshape(p, m, 4 * h, 4 * w)
+        return smooth_logits(masks) if self.smooth else masks
 
     def _upscale(self, cells: Tensor) -> Tensor:
         """Cells (P, N, C) to (P, N·4·4, C/8)."""

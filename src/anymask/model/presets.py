@@ -63,10 +63,10 @@ def build_sam(
         )
     else:
         raise unknown_name("model", name, [*MODEL_NAMES, "default"])
-    return sam_around(encoder, decoder_depth=decoder_depth, dropout=dropout).eval()
+    return sam_around(encoder, decoder_depth=decoder_depth, dropout=dropout, smooth=name == "lite").eval()
 
 
-def sam_around(encoder: nn.Module, decoder_depth: int = 2, dropout: float = 0.0) -> Sam:
+def sam_around(encoder: nn.Module, decoder_depth: int = 2, dropout: float = 0.0, smooth: bool = False) -> Sam:
     """SAM's prompt encoder and mask decoder around any encoder with `img_size`, `stride` and 256 output channels."""
     side, stride = int(encoder.img_size), int(encoder.stride)  # type: ignore[arg-type]
     cells = side // stride
@@ -76,5 +76,6 @@ def sam_around(encoder: nn.Module, decoder_depth: int = 2, dropout: float = 0.0)
         MaskDecoder(
             transformer_dim=PROMPT_DIM,
             transformer=TwoWayTransformer(decoder_depth, PROMPT_DIM, 8, 2048, dropout=dropout),
+            smooth=smooth,
         ),
     )
