@@ -78,7 +78,7 @@ def draw_gain(points: Sequence[Point], path: Path, clicks: int, target: float) -
         _line(left, x, points, "oracle", "best of three", SERIES[0])
         _line(left, x, points, "selected", "most confident", SERIES[1])
         left.set_title("mIoU after one click, %", loc="left", color=INK, fontsize=10)
-        left.legend(frameon=False, loc="center right", labelcolor=INK)
+        left.legend(frameon=False, loc="lower right", labelcolor=INK)
         _line(right, x, points, "clicks", "", SERIES[2])
         title = f"clicks to {100 * target:.0f} % IoU, {clicks} at most"
         right.set_title(title, loc="left", color=INK, fontsize=10)
