@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import socket
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +15,10 @@ import numpy as np
 import pytest
 from app_tools import Server, build_app, disc, needs_browser, play, png
 
+from anymask import load_model
 from anymask.core.rle import decode_one, encode_one
 from anymask.engine.leases import add_tasks
+from anymask.engine.models import serve as let_serve
 from anymask.engine.photos import add_photos
 from anymask.engine.records import NewMask
 from anymask.engine.report import make_report
@@ -24,6 +28,7 @@ from anymask.engine.versions import add_masks
 from anymask.evaluate.human_study import make_study, open_study
 from anymask.predict.formats import write_masks
 from anymask.predict.records import MaskRecord, PhotoMasks
+from anymask.weights.save import save_model
 
 pytestmark = needs_browser
 
@@ -127,6 +132,29 @@ def test_a_session_of_stage_2_then_a_second_look(store: Store, browser_home: Pat
     assert (edited.author, edited.state, edited.version) == ("ben", "accepted", 2) and edited.num_px > added.num_px
     report = make_report(store, store.project_id())
     assert report.tasks == {"annotate": {"done": 1}, "review": {"done": 1}}
+
+
+def test_a_newer_model_is_taken_over_between_two_photos(store: Store, browser_home: Path, tmp_path: Path) -> None:
+    first, second = with_photos(store, tmp_path, 2)
+    newer = load_model("lite")
+    newer.mask_decoder.iou_prediction_head.layers[-1].bias.data += 0.01
+    save_model(newer, tmp_path / "newer.safetensors", "lite")
+
+    def promote() -> None:
+        while not (tmp_path / "promote").exists():
+            time.sleep(0.05)
+        let_serve(store, store.project_id(), str(tmp_path / "newer.safetensors"))
+
+    server = serve(browser_home, tmp_path)
+    waiting = threading.Thread(target=promote)
+    waiting.start()
+    try:
+        play("newer", server, tmp_path, promote=str(tmp_path / "promote"))
+    finally:
+        (tmp_path / "promote").touch()
+        waiting.join()
+        server.stop()
+    assert len(store.masks([first])) == len(store.masks([second])) == 1
 
 
 def test_nothing_is_lost_or_doubled_when_the_server_dies(store: Store, browser_home: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ shows photos of its project by id alone, and says in words what is gone, taken o
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
 import io
 from collections.abc import AsyncIterator
@@ -17,6 +18,7 @@ import pytest
 from PIL import Image
 
 from anymask.core.rle import encode
+from anymask.engine.models import ModelVersion, ModelWatch, load_version, serve
 from anymask.engine.photos import add_photos
 from anymask.engine.records import NewMask
 from anymask.engine.reviews import history
@@ -25,8 +27,11 @@ from anymask.engine.versions import add_masks
 from anymask.model.sam import Sam
 from anymask.predict.segmenter import TorchSegmenter
 from anymask.server.app import create_app
+from anymask.server.model_switch import ModelSwitch
 from anymask.server.project import Project
 from anymask.server.settings import Settings
+from anymask.server.studio import BrowserModel, Studio
+from anymask.weights.save import save_model
 
 HW = (60, 80)
 
@@ -257,3 +262,45 @@ def test_a_server_without_a_project_says_so(lite_random: Sam, store: Store) -> N
         await asyncio.to_thread(app.state.studio.stop)
 
     asyncio.run(run())
+
+
+def test_a_promoted_model_is_taken_over_without_a_restart(lite_random: Sam, store: Store, tmp_path: Path) -> None:
+    other = copy.deepcopy(lite_random)
+    other.mask_decoder.iou_token.weight.data += 1.0
+    other.prompt_encoder.no_mask_embed.weight.data += 1.0
+    save_model(other, tmp_path / "v1.safetensors", "lite")
+    loaded: list[str] = []
+
+    def load(version: ModelVersion) -> tuple[TorchSegmenter, BrowserModel]:
+        loaded.append(version.name)
+        return load_version(version, "cpu", "fp32"), BrowserModel()
+
+    async def run(client: httpx.AsyncClient) -> None:
+        studio: Studio = client.studio  # type: ignore[attr-defined]
+        project_id = store.project_id("default")
+        switch = ModelSwitch(studio, ModelWatch(store, project_id), load, every=0.05)
+        task = await take(client, "anna")
+        embedding = f"/api/project/images/{task['image_id']}/embedding"
+        before = (await client.get("/api/project")).json()["model"], (await client.get(embedding)).content
+        switch.start()
+        await asyncio.sleep(0.2)
+        assert not loaded, "no version was promoted yet"
+        serve(store, project_id, str(tmp_path / "v1.safetensors"))
+        while not loaded or (await client.get("/api/project")).json()["model"] == before[0]:
+            await asyncio.sleep(0.05)
+        about = (await client.get("/api/model")).json()
+        assert about["name"] == "v0" and about["stamp"] != before[0]
+        assert (await client.post(f"/api/tasks/{task['id']}/renew", json=hold(task, "anna"))).status_code == 204
+        assert len(studio.sessions) == 0, "embeddings of the old model are gone"
+        assert (await client.get(embedding)).status_code == 200
+
+        (tmp_path / "v2.safetensors").write_bytes((tmp_path / "v1.safetensors").read_bytes())
+        serve(store, project_id, str(tmp_path / "v2.safetensors"))
+        (tmp_path / "v2.safetensors").write_bytes(b"another file")
+        while len(loaded) < 2:
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
+        assert (await client.get("/api/model")).json()["name"] == "v0", "the model in use stays"
+        switch.stop()
+
+    play(lite_random, store, run)

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { writeFileSync } from "node:fs";
 import { at, click, drag, idle, press, scene } from "./scenarios.mjs";
 
 export const deskScenarios = {};
@@ -94,6 +95,28 @@ deskScenarios.annotate = async ({ page, url }) => {
   await finished(page);
   await saved(page);
   assert.match(await page.textContent("#desk-empty"), /All photos are done/);
+};
+
+deskScenarios.newer = async ({ page, url, promote }) => {
+  await enter(page, url, "annotate", "anna");
+  const before = await page.evaluate(() => window.anymask.studio.machine.info.stamp);
+  writeFileSync(promote, ""); // the test lets another model serve
+  const serving = () => page.evaluate(async () => (await (await fetch("/api/project")).json()).model);
+  while ((await serving()) === before) await page.waitForTimeout(200);
+  await click(page, 0.55, 0.5);
+  await next(page); // what is drafted is kept, and the page learns of the model
+  await page.waitForFunction(
+    (before) => {
+      const { machine, photo } = window.anymask.studio;
+      return machine.info.stamp !== before && machine.loaded && photo.status === "ready";
+    },
+    before,
+    PATIENCE,
+  );
+  await ready(page);
+  await click(page, 0.55, 0.5);
+  await press(page, "Enter");
+  await saved(page);
 };
 
 deskScenarios.prefilled = async ({ page, url }) => {

@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,10 @@ def serve(
         str, typer.Option(help="Address to listen on. 127.0.0.1 is this machine alone; others need the token.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8765,
-    model: Annotated[str, typer.Option(help="`lite` (inside the package), `vit_b`, `vit_l` or `vit_h`.")] = "lite",
+    model: Annotated[
+        str | None,
+        typer.Option(help="`lite` (inside the package), `vit_b`, `vit_l`, `vit_h`; else `lite`, or a store's version."),
+    ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights of that model; any format.")] = None,
     device: Annotated[str, typer.Option(help="`auto`, `cpu`, `cuda` or `mps`.")] = "auto",
     precision: Annotated[str, typer.Option(help="`auto`, `fp32` or `bf16`; auto: bf16 where native.")] = "auto",
@@ -58,7 +62,7 @@ def serve(
 
     `anymask serve --model vit_b --runtime openvino`
 
-    `anymask serve --store masks.db`
+    `anymask serve --store masks.db`   (takes over each model that `anymask engine retrain` promotes)
 
     `anymask serve --host 0.0.0.0`
     """
@@ -72,6 +76,7 @@ def serve(
     from anymask.server.browser_model import browser_model
     from anymask.server.pages import has_app
     from anymask.server.settings import Settings, is_loopback
+    from anymask.server.studio import BrowserModel
 
     if not 0 <= port <= 65535:
         raise OptionError(f"--port must be 0 … 65535, got {port}.")
@@ -92,22 +97,51 @@ def serve(
     if store is None and project is not None:
         raise OptionError("--project names a project of a store; name the store too: --store masks.db.")
     served = _open_project(store, project, review) if store is not None else None
+    follows = served is not None and model is None and checkpoint is None and runtime == "torch"
+    version = None
+    if served is not None and follows:
+        from anymask.engine.models import serving_version
+
+        version = serving_version(served.store, served.id)
+        served = replace(served, serving_id=version.id if version else None)
+    model = model or "lite"
     study = None
     if ratings is not None:
         from anymask.evaluate.human_study import open_study
 
         study = open_study(ratings)
     listening = _listen(host, port)
-    predictor = load_predictor(model, checkpoint, device, precision, 0, 0, runtime)
-    files = None
+
+    def load_version(version: Any) -> Any:
+        from anymask.engine.models import load_version
+        from anymask.weights.recognise import recognise
+
+        segmenter = load_version(version, device, precision)
+        kind, _ = recognise(segmenter.sam.state_dict())
+        return segmenter, browser_model(segmenter.sam, kind) if has_app() else BrowserModel()
+
     if has_app():
         print("anymask: preparing the model for the browser (the first time takes some seconds) …", file=sys.stderr)
-        files = browser_model(predictor.model or _weights(model, checkpoint, predictor.segmenter), model)
     else:
         print("anymask: the app is not built, only the API is served; `make web` builds it.", file=sys.stderr)
+    if version is not None:
+        segmenter, files = load_version(version)
+        print(f"anymask: version {version.name} of the project serves, until another is promoted.", file=sys.stderr)
+    else:
+        predictor = load_predictor(model, checkpoint, device, precision, 0, 0, runtime)
+        segmenter, files = predictor.segmenter, BrowserModel()
+        if has_app():
+            files = browser_model(predictor.model or _weights(model, checkpoint, segmenter), model)
     preset = "lite" if model == "lite" else "official"
     app = create_app(
-        predictor.segmenter, settings, name=model, preset=preset, browser=files, project=served, study=study
+        segmenter,
+        settings,
+        name=model if version is None else version.name,
+        preset=preset,
+        browser=files,
+        project=served,
+        study=study,
+        load_version=load_version if follows else None,
     )
     address = _address(host, listening.getsockname()[1], token)
     print(f"anymask: open {address}   (Ctrl+C stops)", flush=True)

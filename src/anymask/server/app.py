@@ -29,6 +29,7 @@ from anymask.server.studio import BrowserModel, Studio
 
 if TYPE_CHECKING:
     from anymask.evaluate.human_study import RatingStudy
+    from anymask.server.model_switch import Load, ModelSwitch
     from anymask.server.project import Project
 
 
@@ -41,20 +42,28 @@ def create_app(
     browser: BrowserModel | None = None,
     project: Project | None = None,
     study: RatingStudy | None = None,
+    load_version: Load | None = None,
     static: Path = STATIC,
 ) -> FastAPI:
     """The app at `/`, the API at `/api`, its description at `/openapi.json`.
 
     segmenter: the model, used by one thread at a time. name: its name. preset: of automatic masks ("lite" for that
     model). browser: the model's graphs for the page. project: photos that people annotate and review. study:
-    masks that they rate. static: the built app.
+    masks that they rate. load_version: makes a version of the project's model; with it the server takes over
+    whichever is promoted. static: the built app.
     """
     settings = settings or Settings()
     studio = Studio(segmenter, settings, name, preset, browser)
 
+    switch = _switch(studio, project, load_version)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if switch is not None:
+            switch.start()
         yield
+        if switch is not None:
+            switch.stop()
         await asyncio.to_thread(studio.stop)
 
     app = FastAPI(
@@ -73,6 +82,15 @@ def create_app(
     _add_problems(app)
     _add_pages(app, static)
     return app
+
+
+def _switch(studio: Studio, project: Project | None, load: Load | None) -> ModelSwitch | None:
+    if project is None or load is None:
+        return None
+    from anymask.engine.models import ModelWatch
+    from anymask.server.model_switch import ModelSwitch
+
+    return ModelSwitch(studio, ModelWatch(project.store, project.id, project.serving_id), load)
 
 
 def routers() -> list[APIRouter]:

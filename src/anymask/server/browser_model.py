@@ -16,7 +16,7 @@ from anymask.weights.catalog import cache_folder
 if TYPE_CHECKING:
     from anymask.model.sam import Sam
 
-_FORM = 1  # raise it when the graphs change for the same weights
+_FORM = 2  # raise it when the graphs change for the same weights
 ENCODERS = ("lite",)  # small enough to run in a page; embeddings of the others come from the server
 
 
@@ -26,7 +26,8 @@ def browser_model(sam: Sam, name: str, home: Path | None = None) -> BrowserModel
     Raises MissingExtraError where the export's libraries are not installed.
     """
     roles = ["prepare", "decode", *(["encoder"] if name in ENCODERS else [])]
-    folder = (home or cache_folder().parent) / "browser" / f"{name}-{digest(sam)}"
+    stamp = digest(sam)
+    folder = (home or cache_folder().parent) / "browser" / f"{name}-{stamp}"
     if not all((folder / f"{role}.onnx").is_file() for role in roles):
         _export(sam, roles, folder)
     h, w = sam.prompt_encoder.image_embedding_size
@@ -35,7 +36,7 @@ def browser_model(sam: Sam, name: str, home: Path | None = None) -> BrowserModel
         "pixel_std": [round(float(v), 4) for v in sam.pixel_std.flatten()],
         "embedding_shape": [sam.prompt_encoder.embed_dim, h, w],
     }
-    return BrowserModel({role: folder / f"{role}.onnx" for role in roles}, about)
+    return BrowserModel({role: folder / f"{role}.onnx" for role in roles}, about, stamp)
 
 
 def digest(sam: Sam) -> str:

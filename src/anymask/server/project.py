@@ -26,12 +26,16 @@ _BROWSER_FORMATS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/web
 
 @dataclass(frozen=True)
 class Project:
-    """Which project of which store. is_reviewed: a finished photo goes to somebody else for a second look."""
+    """Which project of which store. is_reviewed: a finished photo goes to somebody else for a second look.
+
+    serving_id: the version of the project's model that the server has loaded, if it is one of the store's.
+    """
 
     store: Store
     id: int
     name: str
     is_reviewed: bool = True
+    serving_id: int | None = None
     _preparing: set[asyncio.Task] = field(default_factory=set)
 
     def image(self, image_id: int) -> StoredImage:

@@ -48,14 +48,14 @@ async def model(request: Request) -> ModelInfo:
     """The model, and where the browser finds its own copy of it."""
     studio = studio_of(request)
     options = AutomaticOptions.of(studio.preset)
-    stamp = studio.fingerprint or "0"
     about: dict[str, Any] = {"pixel_mean": [], "pixel_std": [], "embedding_shape": [], **studio.browser.about}
     return ModelInfo(
         name=studio.name,
         fingerprint=studio.fingerprint,
+        stamp=studio.stamp,
         side=studio.segmenter.side,
         mask_threshold=studio.segmenter.mask_threshold,
-        files={role: f"/models/{role}.onnx?v={stamp}" for role in studio.browser.files},
+        files={role: f"/models/{role}.onnx?v={studio.stamp}" for role in studio.browser.files},
         automatic={
             "pred_iou_thresh": options.pred_iou_thresh,
             "stability_score_thresh": options.stability_score_thresh,

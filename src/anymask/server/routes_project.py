@@ -63,6 +63,7 @@ def project(request: Request) -> ProjectInfo:
         annotate=now.tasks.get("annotate", {}),
         review=now.tasks.get("review", {}),
         is_reviewed=served.is_reviewed,
+        model=studio_of(request).stamp,
     )
 
 

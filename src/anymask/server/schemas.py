@@ -41,6 +41,7 @@ class ModelInfo(Wire):
 
     name: str
     fingerprint: str
+    stamp: str = Field(description="another one for other weights")
     side: int
     mask_threshold: float
     pixel_mean: list[float]

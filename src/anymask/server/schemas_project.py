@@ -30,6 +30,7 @@ class ProjectInfo(Wire):
     annotate: dict[str, int] = Field(description="state (open, leased, done, skipped) → tasks")
     review: dict[str, int]
     is_reviewed: bool = Field(description="a finished photo goes to somebody else for a second look")
+    model: str = Field(description="the stamp of the model that serves")
 
 
 class StoredMaskInfo(Wire):

@@ -24,10 +24,11 @@ from anymask.server.words import Words
 
 @dataclass(frozen=True)
 class BrowserModel:
-    """The model's copy for browsers: files by role, and what a page must know to use them."""
+    """The model's copy for browsers: files by role, what a page must know to use them, and a stamp of its weights."""
 
     files: dict[str, Path] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
+    stamp: str = ""
 
 
 class Studio:
@@ -55,6 +56,22 @@ class Studio:
         self._words_free = threading.Lock()
         self._stopping = threading.Event()
         self.fingerprint = str(getattr(segmenter, "fingerprint", ""))
+
+    @property
+    def stamp(self) -> str:
+        """Another one for other weights; a page that has loaded another loads the model anew."""
+        return self.browser.stamp or self.fingerprint or "0"
+
+    def adopt(self, segmenter: Segmenter, browser: BrowserModel, name: str) -> None:
+        """Answer with another model from now on: between two calls, so none sees both. Photos are encoded anew."""
+
+        def change(payloads: list[Any]) -> list[None]:
+            self.segmenter, self.browser, self.name = segmenter, browser, name
+            self.fingerprint = str(getattr(segmenter, "fingerprint", ""))
+            self.sessions.clear()
+            return [None]
+
+        self.lane.submit(change, None, urgency=CLICK).result()
 
     def stop(self) -> None:
         """End all work, soon: the call that runs is finished, the rest is told."""

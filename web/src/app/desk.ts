@@ -206,6 +206,20 @@ export class Desk {
   async refresh(): Promise<void> {
     this.project = await api.project().catch(() => this.project);
     this.onChange();
+    await this.takeOver();
+  }
+
+  /** Another model serves the project: the page's copy follows, with the photos that are open. */
+  private async takeOver(): Promise<void> {
+    const { machine, edits } = this.studio;
+    if (!machine.loaded || !this.project || this.project.model === machine.info?.stamp) return;
+    await edits.settled();
+    try {
+      await machine.renew();
+      toast("A newer model of this project serves now.");
+    } catch (error) {
+      toast(`The newer model could not be loaded: ${machine.reason(error)} Reload the page to try again.`, "bad");
+    }
   }
 
   // --- second looks ---------------------------------------------------------------------------------------------

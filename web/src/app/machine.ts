@@ -11,9 +11,10 @@ export class Machine {
   loaded: Loaded | null = null;
   failure: string | null = null;
   serverIsThere = true;
-  readonly client = new ModelClient();
-  readonly ready: Promise<void>;
+  client = new ModelClient();
+  ready: Promise<void>;
   private readonly encoding = new Map<number, Promise<void>>();
+  private readonly photos = new Map<number, Photo>(); // that `encoding` is about
 
   constructor(
     private readonly progress: Progress,
@@ -25,6 +26,16 @@ export class Machine {
       toast(`The model could not be loaded: ${error.message} Reload the page to try again.`, "bad");
       this.onChange();
     });
+  }
+
+  /** Another model serves: load it in a worker of its own, and look at all open photos anew. */
+  async renew(): Promise<void> {
+    this.client.close();
+    this.client = new ModelClient();
+    this.encoding.clear();
+    this.ready = this.load();
+    await this.ready;
+    await Promise.allSettled([...this.photos.values()].map((photo) => this.encoded(photo)));
   }
 
   /** Samples a side of the masks that the model makes. */
@@ -60,6 +71,7 @@ export class Machine {
     if (!running || photo.status === "failed") {
       running = this.encode(photo);
       this.encoding.set(photo.key, running);
+      this.photos.set(photo.key, photo);
     }
     return running;
   }
@@ -67,16 +79,17 @@ export class Machine {
   private async encode(photo: Photo): Promise<void> {
     photo.status = "encoding";
     const task = this.progress.start(`Looking at ${photo.name}`);
+    const { client } = this;
     try {
       await this.ready;
       const started = performance.now();
       const halves = await this.fetched(photo);
       if (halves) {
-        await this.client.ask({ kind: "embed", photo: photo.key, frame: photo.frame, halves }, { transfer: [halves] });
+        await client.ask({ kind: "embed", photo: photo.key, frame: photo.frame, halves }, { transfer: [halves] });
         photo.encodeMs = performance.now() - started;
       } else {
         const bitmap = await createImageBitmap(photo.view);
-        const { ms } = await this.client.ask(
+        const { ms } = await client.ask(
           { kind: "encode", photo: photo.key, frame: photo.frame, bitmap },
           { transfer: [bitmap] },
         );
@@ -85,6 +98,7 @@ export class Machine {
       photo.status = "ready";
       performance.mark("anymask:encoded");
     } catch (error) {
+      if (client !== this.client) return; // `renew` looks at it anew
       photo.status = "failed";
       toast(`${photo.name} could not be prepared: ${this.reason(error)}`, "bad");
       throw error;
@@ -112,7 +126,8 @@ export class Machine {
 
   forget(photo: Photo): void {
     this.encoding.delete(photo.key);
-    void this.client.ask({ kind: "forget", photo: photo.key });
+    this.photos.delete(photo.key);
+    void this.client.ask({ kind: "forget", photo: photo.key }).catch(() => {}); // a new client never knew it
   }
 
   async uploaded(photo: Photo, signal?: AbortSignal): Promise<string> {

@@ -239,6 +239,11 @@ export interface components {
             name: string;
             /** Fingerprint */
             fingerprint: string;
+            /**
+             * Stamp
+             * @description another one for other weights
+             */
+            stamp: string;
             /** Side */
             side: number;
             /** Mask Threshold */
@@ -396,6 +401,11 @@ export interface components {
              * @description a finished photo goes to somebody else for a second look
              */
             is_reviewed: boolean;
+            /**
+             * Model
+             * @description the stamp of the model that serves
+             */
+            model: string;
         };
         /**
          * Prompt

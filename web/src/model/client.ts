@@ -8,10 +8,13 @@ interface Waiting {
   readonly onProgress?: (part: number, label: string) => void;
 }
 
+const REPLACED = "the model was replaced by a newer one.";
+
 export class ModelClient {
   private readonly worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
   private readonly waiting = new Map<number, Waiting>();
   private nextId = 1;
+  private isClosed = false;
 
   constructor() {
     this.worker.onmessage = ({ data }: MessageEvent<FromWorker>) => {
@@ -32,6 +35,14 @@ export class ModelClient {
     };
   }
 
+  /** The worker and all it holds go; what waits fails. */
+  close(): void {
+    this.isClosed = true;
+    this.worker.terminate();
+    for (const waiting of this.waiting.values()) waiting.reject(new Error(REPLACED));
+    this.waiting.clear();
+  }
+
   /** `signal` asks the worker to end early; the reply then holds what there is. */
   ask<K extends Request["kind"]>(
     request: Extract<Request, { kind: K }>,
@@ -41,6 +52,7 @@ export class ModelClient {
       signal?: AbortSignal;
     } = {},
   ): Promise<Replies[K]> {
+    if (this.isClosed) return Promise.reject(new Error(REPLACED));
     const id = this.nextId++;
     return new Promise((resolve, reject) => {
       this.waiting.set(id, { resolve: resolve as (reply: unknown) => void, reject, onProgress: options.onProgress });
