@@ -157,5 +157,5 @@ def set_up_worker(_: Any) -> None:
     """Loaders must not take the trainer's cores, and leave stopping to it."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(0)  # 1 would wait for the pool's threads, which a fork does not copy
     torch.set_num_threads(1)
