@@ -44,8 +44,8 @@ database-tools:  ## PostgreSQL from Debian's packages, for the tests of the stor
 web-test: web/node_modules/.installed  ## types and unit tests of the browser app
 	cd web && npm run --silent types && npm test
 
-test: $(STAMP)  ## the whole test suite
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## the whole test suite, in two processes of one thread each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: $(STAMP)  ## ruff
 	$(BIN)/ruff check src tests benchmarks

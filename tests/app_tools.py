@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -26,7 +27,13 @@ needs_browser = pytest.mark.skipif(
 
 
 def build_app() -> None:
-    """The app, from the sources as they are."""
+    """The app, from the sources as they are; by one process at a time."""
+    with (WEB / ".building").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _build_if_needed()
+
+
+def _build_if_needed() -> None:
     bundle = ROOT / "src" / "anymask" / "server" / "static" / "index.html"
     sources = [p for folder in ("src", "public") for p in (WEB / folder).rglob("*") if p.is_file()]
     newest = max(p.stat().st_mtime for p in [*sources, WEB / "index.html", WEB / "vite.config.ts"])

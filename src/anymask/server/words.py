@@ -80,10 +80,10 @@ def _read(picture: bytes) -> np.ndarray:
 
 
 def _shrunk(rle: dict[str, Any], hw: tuple[int, ...]) -> np.ndarray:
-    """A mask at the copy's size; one too thin to survive keeps its middle."""
+    """A mask at the copy's size; one too thin to survive keeps its middle, an empty one stays so."""
     mask = decode_one(rle)
     small = cv2.resize(mask.astype(np.uint8), (hw[1], hw[0]), interpolation=cv2.INTER_AREA) > 0
-    if not small.any():
+    if mask.any() and not small.any():
         y, x = (int(values.mean()) for values in np.nonzero(mask))
         small[min(y * hw[0] // mask.shape[0], hw[0] - 1), min(x * hw[1] // mask.shape[1], hw[1] - 1)] = True
     return np.asarray(small)
