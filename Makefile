@@ -45,7 +45,7 @@ web-test: web/node_modules/.installed  ## types and unit tests of the browser ap
 	cd web && npm run --silent types && npm test
 
 test: $(STAMP)  ## the whole test suite, in two processes of one thread each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadscope
 
 lint: $(STAMP)  ## ruff
 	$(BIN)/ruff check src tests benchmarks
