@@ -27,6 +27,7 @@ from anymask.engine.models import ModelWatch, first_version, load_version, serve
 from anymask.engine.publish import open_published, publish
 from anymask.engine.records import NewMask
 from anymask.engine.report import make_report, status
+from anymask.engine.report_details import make_details
 from anymask.engine.retrain import Retraining, retrain
 from anymask.engine.reviews import review
 from anymask.engine.stages import remaining_images
@@ -146,6 +147,8 @@ def test_a_retrained_model_is_promoted_and_a_server_sees_it(tmp_path: Path) -> N
     facts = made.model.facts
     assert facts["data_set_sha256"] == made.data.sha256 and facts["num_masks"] == {"1": 6}
     assert facts["held_out"]["before"] == made.before.to_json()
+    (scores,) = [m.scores for m in make_details(store, project).models if m.name == "v1"]
+    assert scores["one click"] == pytest.approx(made.after.selected / 100), "the report shows the model's quality"
     Path(seen.place).write_bytes(b"other weights")
     with pytest.raises(CheckpointError, match="has changed since it became version v1"):
         load_version(seen)

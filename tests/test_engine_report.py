@@ -64,7 +64,7 @@ def test_details_are_counted_by_hand(store: Store) -> None:  # noqa: F811
     project = with_corrections(store)
     lease = next_task(store, project, "anna")
     save_masks(store, lease, [], finish=True, seconds=90.0)
-    model = store.add_model_version(project, "v1", "v1.pt", facts={"scores": {"miou": 0.61}, "steps": 900})
+    model = store.add_model_version(project, "v1", "v1.pt", facts={"held_out": {"after": {"selected": 61.0}}, "step": 1})
     store.start_round(project, 2, model)
     details = make_details(store, project)
     assert details.seconds == {1: [0] * 5 + [1] + [0] * 14 + [1]}
@@ -75,14 +75,14 @@ def test_details_are_counted_by_hand(store: Store) -> None:  # noqa: F811
     ]
     assert [num for _, num in details.days] == [1]
     (version,) = details.models
-    assert (version.name, version.scores, version.rounds) == ("v1", {"miou": 0.61}, (2,))
+    assert (version.name, version.scores, version.rounds) == ("v1", {"one click": 0.61}, (2,))
     assert people_seconds(make_report(store, project), details) == 96.0
 
 
 def test_the_page_needs_nothing_else_and_escapes_names(tmp_path: Path) -> None:
     kept = make_store(tmp_path / "s.db", "<script>alert(1)</script>")
     project = with_corrections(kept)
-    kept.add_model_version(project, "<b>v1</b>", "v1.pt", facts={"scores": {"<i>": 0.5}})
+    kept.add_model_version(project, "<b>v1</b>", "v1.pt", facts={"held_out": {"after": {"oracle": 50.0}}})
     page = to_html("<script>", make_report(kept, project), make_details(kept, project), Price(36.0))
     kept.close()
     assert "<script" not in page and "<b>v1" not in page and "<i>" not in page

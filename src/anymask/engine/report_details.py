@@ -20,6 +20,7 @@ from anymask.engine.tables import images, masks, model_versions, reviews, rounds
 
 TIME_BIN_SECONDS = 2.0
 _DAY_SECONDS = 86400.0
+_HELD_OUT = {"selected": "one click", "oracle": "one click, best of three", "reached": "reaches the target IoU"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class PersonReport:
 
 @dataclass(frozen=True)
 class ModelReport:
-    """A model version. scores: numbers of its evaluation on the held-out split. rounds: numbers of those it served."""
+    """A model version. scores: of the held-out photos, each 0 … 1. rounds: numbers of those it served."""
 
     name: str
     scores: dict[str, float]
@@ -189,13 +190,7 @@ def _models(connection: Connection, project_id: int) -> tuple[ModelReport, ...]:
     )
 
 
-def _scores(facts: Any) -> dict[str, float]:
-    """The numbers under "scores", or those that lie in the facts themselves."""
-    place = facts.get("scores", facts) if isinstance(facts, Mapping) else {}
-    if not isinstance(place, Mapping):
-        return {}
-    return {
-        str(name): float(value)
-        for name, value in place.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
-    }
+def _scores(facts: Mapping[str, Any]) -> dict[str, float]:
+    """What `retrain` recorded of a version on the held-out photos, as shares of 1."""
+    after = facts.get("held_out", {}).get("after", {})
+    return {word: after[name] / 100 for name, word in _HELD_OUT.items() if name in after}
