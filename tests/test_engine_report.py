@@ -64,7 +64,8 @@ def test_details_are_counted_by_hand(store: Store) -> None:  # noqa: F811
     project = with_corrections(store)
     lease = next_task(store, project, "anna")
     save_masks(store, lease, [], finish=True, seconds=90.0)
-    model = store.add_model_version(project, "v1", "v1.pt", facts={"held_out": {"after": {"selected": 61.0}}, "step": 1})
+    facts = {"held_out": {"after": {"selected": 61.0}}, "step": 1}
+    model = store.add_model_version(project, "v1", "v1.pt", facts=facts)
     store.start_round(project, 2, model)
     details = make_details(store, project)
     assert details.seconds == {1: [0] * 5 + [1] + [0] * 14 + [1]}

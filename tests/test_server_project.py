@@ -27,8 +27,10 @@ from anymask.engine.versions import add_masks
 from anymask.model.sam import Sam
 from anymask.predict.segmenter import TorchSegmenter
 from anymask.server.app import create_app
+from anymask.server.lane import BusyError
 from anymask.server.model_switch import ModelSwitch
 from anymask.server.project import Project
+from anymask.server.schemas import Prompt
 from anymask.server.settings import Settings
 from anymask.server.studio import BrowserModel, Studio
 from anymask.weights.save import save_model
@@ -278,6 +280,9 @@ def test_a_promoted_model_is_taken_over_without_a_restart(lite_random: Sam, stor
     async def run(client: httpx.AsyncClient) -> None:
         studio: Studio = client.studio  # type: ignore[attr-defined]
         project_id = store.project_id("default")
+        held = await studio.encode((tmp_path / "a.png").read_bytes())
+        prompt = Prompt(points=[[20, 20]], labels=[1])
+        old = await studio.predict(held, [prompt], True)
         switch = ModelSwitch(studio, ModelWatch(store, project_id), load, every=0.05)
         task = await take(client, "anna")
         embedding = f"/api/project/images/{task['image_id']}/embedding"
@@ -293,6 +298,9 @@ def test_a_promoted_model_is_taken_over_without_a_restart(lite_random: Sam, stor
         assert (await client.post(f"/api/tasks/{task['id']}/renew", json=hold(task, "anna"))).status_code == 204
         assert len(studio.sessions) == 0, "embeddings of the old model are gone"
         assert (await client.get(embedding)).status_code == 200
+        assert await studio.predict(held, [prompt], True) == old, "an old embedding is answered by its own model"
+        renewed = await studio.encode((tmp_path / "a.png").read_bytes())
+        assert await studio.predict(renewed, [prompt], True) != old
 
         (tmp_path / "v2.safetensors").write_bytes((tmp_path / "v1.safetensors").read_bytes())
         serve(store, project_id, str(tmp_path / "v2.safetensors"))
@@ -304,3 +312,21 @@ def test_a_promoted_model_is_taken_over_without_a_restart(lite_random: Sam, stor
         switch.stop()
 
     play(lite_random, store, run)
+
+
+def test_a_full_line_does_not_lose_a_version(lite_random: Sam, store: Store) -> None:
+    class Full:
+        tries = 0
+
+        def adopt(self, segmenter: object, browser: object, name: str) -> None:
+            self.tries += 1
+            if self.tries < 3:
+                raise BusyError(1)
+
+    project_id, studio = store.project_id("default"), Full()
+    watch = ModelWatch(store, project_id)
+    serve(store, project_id, "lite")
+    switch = ModelSwitch(studio, watch, lambda version: (TorchSegmenter(lite_random), BrowserModel()))  # type: ignore[arg-type]
+    taken = switch.look()
+    assert taken is not None and taken.name == "v0" and studio.tries == 3
+    assert switch.look() is None

@@ -6,12 +6,13 @@ import logging
 import threading
 from collections.abc import Callable
 
-from anymask.core.errors import AnymaskError
 from anymask.core.types import Segmenter
 from anymask.engine.models import ModelVersion, ModelWatch
+from anymask.server.lane import BusyError
 from anymask.server.studio import BrowserModel, Studio
 
 POLL_SECONDS = 5.0  # one indexed query each
+RETRY_SECONDS = 0.5  # where the model has too much to do
 _log = logging.getLogger("anymask.server")
 
 Load = Callable[[ModelVersion], tuple[Segmenter, BrowserModel]]
@@ -49,9 +50,19 @@ class ModelSwitch:
             if version is None:
                 return None
             name = f"version {version.name}"
-            self._studio.adopt(*self._load(version), version.name)
-        except AnymaskError as error:
+            made = self._load(version)
+            while not self._adopt(*made, version.name):
+                if self._stopping.wait(RETRY_SECONDS):
+                    return None
+        except Exception as error:  # whatever is wrong with one version, the next may be good
             _log.warning("%s was not taken over, the model in use stays: %s", name, error)
             return None
         _log.warning("%s serves now", name)
         return version
+
+    def _adopt(self, segmenter: Segmenter, browser: BrowserModel, name: str) -> bool:
+        try:
+            self._studio.adopt(segmenter, browser, name)
+        except BusyError:
+            return False
+        return True

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anymask.core.errors import InputError
-from anymask.core.types import Embedding
+from anymask.core.types import Embedding, Segmenter
 
 
 class UnknownPhotoError(InputError):
@@ -22,9 +22,13 @@ class UnknownPhotoError(InputError):
 
 @dataclass(frozen=True)
 class Session:
-    """One photo as its embedding. picture: a small JPEG copy where phrases may be asked; else no pixels are kept."""
+    """One photo as its embedding, with the model that made it and answers its prompts.
+
+    picture: a small JPEG copy where phrases may be asked; else no pixels are kept.
+    """
 
     photo_id: str
+    segmenter: Segmenter
     embedding: Embedding
     encode_ms: float
     picture: bytes = b""

@@ -63,7 +63,10 @@ class Studio:
         return self.browser.stamp or self.fingerprint or "0"
 
     def adopt(self, segmenter: Segmenter, browser: BrowserModel, name: str) -> None:
-        """Answer with another model from now on: between two calls, so none sees both. Photos are encoded anew."""
+        """Encode with another model from now on, and let the embeddings of the old one go.
+
+        What is under way with those ends with the old model. Raises BusyError where the line is full.
+        """
 
         def change(payloads: list[Any]) -> list[None]:
             self.segmenter, self.browser, self.name = segmenter, browser, name
@@ -113,7 +116,7 @@ class Studio:
                         partial(self._answer, session, key[-1]),
                         [batch for _, batch in group],
                         urgency=CLICK,
-                        key=(session.photo_id, *key),
+                        key=(id(session), *key),
                     )
                 )
         except BusyError:
@@ -129,8 +132,8 @@ class Studio:
     def _answer(self, session: Session, three: bool, payloads: list[list[PromptBatch]]) -> list[list[list[Mask]]]:
         """For each payload (prompts of one client) the candidates of each of its prompts; one call for all."""
         prompts = [batch for payload in payloads for batch in payload]
-        frame, threshold = session.embedding.frame, self.segmenter.mask_threshold
-        answers = iter(work.decode_together(self.segmenter, session.embedding, prompts, three))
+        frame, threshold = session.embedding.frame, session.segmenter.mask_threshold
+        answers = iter(work.decode_together(session.segmenter, session.embedding, prompts, three))
         return [[work.to_masks(*next(answers), frame, threshold) for _ in payload] for payload in payloads]
 
     async def _wait(self, future: Future) -> Any:
@@ -163,7 +166,7 @@ class Studio:
 
         def search() -> None:
             try:
-                through = work.Through(self.segmenter, self._decode_in_lane)
+                through = work.Through(session.segmenter, partial(self._decode_in_lane, session.segmenter))
                 masks = work.everything(through, session.embedding, options, on_points)
                 if phrase is not None:
                     with self._words_free:
@@ -219,11 +222,13 @@ class Studio:
         self.start_bulk(work_on)
         return await answer
 
-    def _decode_in_lane(self, embedding: Embedding, prompts: PromptBatch, multimask: bool) -> MaskBatch:
+    def _decode_in_lane(
+        self, segmenter: Segmenter, embedding: Embedding, prompts: PromptBatch, multimask: bool
+    ) -> MaskBatch:
         """One block of points, when nobody waits for a click."""
 
         def run(payloads: list[Any]) -> list[MaskBatch]:
-            return [self.segmenter.decode(embedding, prompts, multimask)]
+            return [segmenter.decode(embedding, prompts, multimask)]
 
         while True:
             try:

@@ -34,7 +34,7 @@ def encode(segmenter: Segmenter, encoded: bytes, max_pixels: int, with_picture: 
     started = time.perf_counter()
     embedding = segmenter.encode([image])[0]
     spent_ms = 1e3 * (time.perf_counter() - started)
-    return Session(photo_id_of(encoded), embedding, spent_ms, to_picture(image) if with_picture else b"")
+    return Session(photo_id_of(encoded), segmenter, embedding, spent_ms, to_picture(image) if with_picture else b"")
 
 
 def to_batch(prompt: Prompt, embedding: Embedding) -> PromptBatch:
