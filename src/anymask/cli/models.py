@@ -61,9 +61,9 @@ def info(
 
     Example: anymask models info sam_vit_b_01ec64.pth
     """
+    from anymask.core.files import sha256_of
     from anymask.weights.catalog import is_model_name, require_local
     from anymask.weights.load import recognise
-    from anymask.weights.pull import sha256_of
     from anymask.weights.read import read_weights
     from anymask.weights.remap import GAUSSIAN
 

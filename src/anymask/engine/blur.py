@@ -6,7 +6,6 @@ It is named as an ONNX file of OpenCV's YuNet, as `package.module:callable`, or 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,6 +17,7 @@ import cv2
 import numpy as np
 
 from anymask.core.errors import InputError, OptionError, unknown_name
+from anymask.core.files import sha256_of
 
 GROUP = "anymask.blur"  # entry points that installed packages offer
 MARGIN = 0.2  # of a box's side, added on every side: detectors cut foreheads and frames of plates
@@ -121,4 +121,4 @@ def _yunet(what: str, model: Path) -> Detector:
             return np.zeros((0, 4))
         return np.concatenate([found[:, :2], found[:, :2] + found[:, 2:4]], axis=1)
 
-    return Detector(what, f"YuNet ({model.name})", detect, hashlib.sha256(model.read_bytes()).hexdigest())
+    return Detector(what, f"YuNet ({model.name})", detect, sha256_of(model))

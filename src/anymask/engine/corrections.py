@@ -11,6 +11,7 @@ import numpy as np
 from pycocotools import mask as coco
 from sqlalchemy import Connection, Row, case, func, select
 
+from anymask.core.rle import RLE
 from anymask.engine.store import Store
 from anymask.engine.tables import images, masks
 
@@ -100,7 +101,7 @@ def compare_corrected(
     kept = [pair for pair in of_models if pair[1].state != "rejected"]
     scale = len(edited) / len(chosen) if chosen else 0.0
     num_edited, num_dropped = round(len(kept) * scale), round((len(of_models) - len(kept)) * scale)
-    return Compared(same, num_edited, rejected + num_dropped, tuple(_iou(*pair) for pair in kept))
+    return Compared(same, num_edited, rejected + num_dropped, tuple(pair_iou(*map(_rle, pair)) for pair in kept))
 
 
 def _pairs(connection: Connection, current_ids: list[int]) -> list[tuple[Row, Row]]:
@@ -127,9 +128,13 @@ def _rows(connection: Connection, ids: Iterable[int]) -> dict[int, Row]:
     return rows
 
 
-def _iou(first: Row, last: Row) -> float:
-    rles = [{"size": [row.height, row.width], "counts": bytes(row.rle)} for row in (first, last)]
-    return float(coco.iou(rles[:1], rles[1:], [0])[0, 0])
+def pair_iou(first: RLE, last: RLE) -> float:
+    """IoU 0 … 1 of two masks of one photo that the store has checked."""
+    return float(coco.iou([first], [last], [0])[0, 0])
+
+
+def _rle(row: Row) -> RLE:
+    return {"size": [row.height, row.width], "counts": bytes(row.rle).decode("ascii")}
 
 
 def _parts(image_ids: Collection[int] | None) -> Iterable[list[int] | None]:

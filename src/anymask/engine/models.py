@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from anymask.core.errors import CheckpointError, StateError
+from anymask.core.files import sha256_of
 from anymask.engine.store import Store
 from anymask.engine.tables import model_versions
 from anymask.weights.catalog import is_model_name, require_local
@@ -116,8 +116,7 @@ class ModelWatch:
 def file_hash(file: Path) -> str:
     """SHA-256 of a file in hex. CheckpointError where there is none."""
     try:
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
+        return sha256_of(file)
     except OSError as error:
         raise CheckpointError(
             f"{file} cannot be read: {error.strerror}. Put it back, or name another model."

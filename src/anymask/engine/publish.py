@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from anymask.core.errors import ImageError, InputError
+from anymask.core.files import sha256_of
 from anymask.data.readers import Photo, open_dataset
 from anymask.data.shards import write_shard
 from anymask.engine.photos import check_photo
@@ -84,7 +85,7 @@ def publish(store: Store, project_id: int, folder: Path, facts: dict[str, Any] |
             if photos:
                 num_masks = write_shard(photos, aside / name)
                 about = {"name": name, "stage": stage, "num_photos": len(photos), "num_masks": num_masks}
-                files.append({**about, "sha256": _hash(aside / name)})
+                files.append({**about, "sha256": sha256_of(aside / name)})
     if not files:
         raise InputError("none of the photos with masks is on the disk any more; put them back.")
     manifest = {"layout": "SA-1B", "files": files, "missing_photos": missing, **(facts or {})}
@@ -108,7 +109,7 @@ def open_published(folder: Path) -> DataSet:
     for name, digest in wanted.items():
         if not (folder / name).is_file():
             raise InputError(f"{folder / name} is missing; a published data set never changes. Put it back.")
-        if _hash(folder / name) != digest:
+        if sha256_of(folder / name) != digest:
             raise InputError(f"{folder / name} is not what was published; its hash differs. Put the file back.")
     return DataSet(folder, hashlib.sha256(text).hexdigest(), manifest)
 
@@ -132,8 +133,3 @@ def _photos(
         assert image.hw is not None
         labels = [mask.label for mask in found]
         yield Photo(f"sa_{image_id}", source, encoded, image.hw, [mask.rle for mask in found], labels)
-
-
-def _hash(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

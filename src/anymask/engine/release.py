@@ -18,7 +18,7 @@ from sqlalchemy import func, select
 
 from anymask import __version__
 from anymask.core.errors import AnymaskError, ImageError, InputError, unknown_name
-from anymask.core.files import write_aside
+from anymask.core.files import sha256_of, write_aside
 from anymask.data.shards import add_member
 from anymask.engine.blur import Detector
 from anymask.engine.exchange import to_record
@@ -241,7 +241,7 @@ def _write_shard(
                 num_vanished += photo.num_vanished
                 for what, num in photo.num_blurred.items():
                     blurred[what] = [blurred[what][0] + num, blurred[what][1] + (num > 0)]
-        num_bytes, sha256 = part.stat().st_size, _sha256(part)
+        num_bytes, sha256 = part.stat().st_size, sha256_of(part)
     if not num_photos:
         path.unlink()
     shard = Shard(
@@ -284,8 +284,3 @@ def _forget_others(folder: Path, names: set[str]) -> None:
         if note.stem not in names:
             (folder / f"{note.stem}.tar").unlink(missing_ok=True)
             note.unlink()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -51,8 +51,7 @@ def seconds_chart(details: Details) -> str | None:
         for stage, counts in details.seconds.items():
             shares = np.pad(np.array(counts, float), (0, longest - len(counts))) / sum(counts)
             edges = TIME_BIN_SECONDS * np.arange(longest + 1)
-            axes.stairs(shares, edges, fill=True, color=STAGE_COLOURS[stage], alpha=0.25)
-            axes.stairs(shares, edges, color=STAGE_COLOURS[stage], linewidth=1.5, label=f"stage {stage}")
+            _steps(axes, shares, edges, stage)
         axes.axvline(HINT_SECONDS, color=SOFT, linewidth=0.8, linestyle=(0, (4, 3)))
         axes.text(HINT_SECONDS, 1.0, " 30 s: move on", transform=axes.get_xaxis_transform(), va="top", color=SOFT)
         axes.set_xlim(0, TIME_BIN_SECONDS * longest)
@@ -95,8 +94,7 @@ def corrected_chart(details: Details) -> str | None:
         edges = np.linspace(0, 1, 21)
         for stage, pairs in compared.items():
             shares = np.histogram(pairs.edited_ious, edges)[0] / len(pairs.edited_ious)
-            axes.stairs(shares, edges, fill=True, color=STAGE_COLOURS[stage], alpha=0.25)
-            axes.stairs(shares, edges, color=STAGE_COLOURS[stage], linewidth=1.5, label=f"stage {stage}")
+            _steps(axes, shares, edges, stage)
         axes.set_xlim(0, 1)
         axes.set_xlabel("IoU")
         _percent(axes)
@@ -183,6 +181,12 @@ def _to_svg(figure: Any) -> str:
     text = io.StringIO()
     figure.savefig(text, format="svg", bbox_inches="tight", pad_inches=0.04, metadata={"Date": None, "Creator": None})
     return text.getvalue().partition("<svg")[1] + text.getvalue().partition("<svg")[2]
+
+
+def _steps(axes: Any, shares: np.ndarray, edges: np.ndarray, stage: int) -> None:
+    """A histogram of one stage."""
+    axes.stairs(shares, edges, fill=True, color=STAGE_COLOURS[stage], alpha=0.25)
+    axes.stairs(shares, edges, color=STAGE_COLOURS[stage], linewidth=1.5, label=f"stage {stage}")
 
 
 def _bars(axes: Any, labels: list[str], values: list[float], colours: list[str]) -> None:

@@ -15,13 +15,11 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco
 from sqlalchemy import select, update
 
 from anymask.core.errors import InputError, StateError
 from anymask.core.files import write_aside
-from anymask.core.rle import RLE
-from anymask.engine.corrections import Compared
+from anymask.engine.corrections import Compared, pair_iou
 from anymask.engine.leases import insert_tasks
 from anymask.engine.records import StoredMask
 from anymask.engine.store import Store, current_round
@@ -171,7 +169,7 @@ def _pairs(store: Store, image_ids: Sequence[int], stage: int) -> list[Pair]:
         if first.author_kind != "model":
             continue
         outcome = _outcome(first, mask)
-        iou = None if outcome in ("open", "rejected") else 1.0 if first is mask else _iou(first.rle, mask.rle)
+        iou = None if outcome in ("open", "rejected") else 1.0 if first is mask else pair_iou(first.rle, mask.rle)
         pairs.append(Pair(names[mask.image_id], mask.image_id, first.id, mask.id, outcome, iou))
     return pairs
 
@@ -201,8 +199,3 @@ def _interval(pairs: Sequence[Pair], iou: float, seed: int) -> tuple[float, floa
     drawn = np.random.default_rng(seed).integers(0, len(total), (_RESAMPLED, len(total)))
     low, high = np.percentile(above[drawn].sum(axis=1) / total[drawn].sum(axis=1), [2.5, 97.5])
     return round(float(low), 4), round(float(high), 4)
-
-
-def _iou(first: RLE, last: RLE) -> float:
-    packed = [{"size": rle["size"], "counts": rle["counts"].encode("ascii")} for rle in (first, last)]
-    return float(coco.iou(packed[:1], packed[1:], [0])[0, 0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from anymask.core.errors import OptionError
+from anymask.core.files import sha256_of
 from anymask.core.types import Segmenter
 
 
@@ -48,7 +48,7 @@ class ModelChoice:
         known = {"model": self.model, "device": self.device, "precision": self.precision}
         path = Path(self.model)
         if path.is_file():
-            known["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+            known["sha256"] = sha256_of(path)
         return known
 
     def __getstate__(self) -> dict[str, str]:

@@ -16,7 +16,7 @@ import torch
 
 from anymask import __version__
 from anymask.core.errors import ExportError, unknown_name
-from anymask.core.files import write_aside
+from anymask.core.files import sha256_of, write_aside
 from anymask.core.geometry import Frame
 from anymask.core.images import resize_image
 from anymask.export.graphs import prepared_names, stability_of, tanh_gelu
@@ -42,7 +42,7 @@ from anymask.export.quantize import (
 from anymask.model.sam import Sam
 from anymask.model.upscale import upscale_logits
 from anymask.predict.segmenter import TorchSegmenter
-from anymask.runtime.manifest import GRAPHS, MANIFEST, Manifest, sha256_of
+from anymask.runtime.manifest import GRAPHS, MANIFEST, Manifest
 from anymask.runtime.segmenter import ExportedSegmenter, open_backend
 
 PRECISIONS = {"onnx": ("fp32", "int8"), "openvino": ("fp32", "fp16", "int8")}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from anymask.core.errors import ExportError
-from anymask.core.files import write_aside
+from anymask.core.files import sha256_of, write_aside
 
 MANIFEST = "model.json"
 FORMS = ("onnx", "openvino")
@@ -80,9 +79,3 @@ def check_files(folder: Path, manifest: Manifest) -> None:
                 raise ExportError(f"{folder} lacks {name}; export the model again.")
             if sha256_of(path) != expected:
                 raise ExportError(f"{path} was changed after it was checked (SHA-256 differs); export the model again.")
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import re
@@ -18,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from anymask.core.errors import DownloadError
+from anymask.core.files import sha256_of
 from anymask.weights.catalog import find_entry, is_offline, local_path, model_url, require_local
 from anymask.weights.lock import locked
 
@@ -101,12 +101,6 @@ def download(
             "another."
         ) from error
     return target
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fetch(url: str, part: Path, target: Path, num_bytes: int | None, report: Report) -> None:
