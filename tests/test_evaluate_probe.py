@@ -36,7 +36,7 @@ class Colours:
         return found
 
     def decode(self, embedding: Any, prompts: Any, multimask: bool) -> Any:
-        raise NotImplementedError
+        raise AssertionError("vectors of masks need the embedding alone")
 
 
 def test_vectors_are_means_over_the_mask_and_both_mirror_images() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -117,8 +118,7 @@ def _photo(image: ElementTree.Element) -> PhotoMasks:
                 groups[element.attrib["group_id"]] = place
         outlines.setdefault(place, []).append(outline)
     for place, found in outlines.items():
-        old = masks[place]
-        masks[place] = MaskRecord(of_outlines(found, hw), old.predicted_iou, old.stability_score, label=old.label)
+        masks[place] = replace(masks[place], rle=of_outlines(found, hw))
     return PhotoMasks(image.attrib["name"], hw, tuple(masks), int(image.attrib.get("id", 0)))
 
 
