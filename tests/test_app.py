@@ -148,7 +148,7 @@ from anymask.weights.load import load_model
 sam = load_model("lite")
 whole = browser_model(sam, "lite")
 part = BrowserModel({role: path for role, path in whole.files.items() if role != "encoder"}, whole.about)
-app = create_app(TorchSegmenter(sam), preset="lite", browser=part)
+app = create_app(TorchSegmenter(sam), browser=part)
 listening = socket.socket()
 listening.bind(("127.0.0.1", 0))
 print(f"open http://127.0.0.1:{listening.getsockname()[1]}/", flush=True)

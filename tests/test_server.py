@@ -37,7 +37,7 @@ def png(image: np.ndarray) -> bytes:
 async def served(sam: Any, settings: Settings | None = None, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a server in this process, and a stop at the end."""
     segmenter = sam if hasattr(sam, "encode") and hasattr(sam, "side") else TorchSegmenter(sam)
-    app = create_app(segmenter, settings or Settings(), preset="lite", **options)
+    app = create_app(segmenter, settings or Settings(), **options)
     transport = httpx.ASGITransport(app)
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as client:

@@ -54,7 +54,7 @@ def store(tmp_path: Path) -> Any:
 @asynccontextmanager
 async def served(sam: Sam, store: Store, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
     project = Project(store, store.project_id("default"), "default", **options)
-    app = create_app(TorchSegmenter(sam), Settings(), preset="lite", project=project)
+    app = create_app(TorchSegmenter(sam), Settings(), project=project)
     try:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
             client.studio = app.state.studio  # type: ignore[attr-defined]

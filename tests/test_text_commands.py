@@ -124,7 +124,7 @@ def test_a_model_with_text_prompts_takes_the_phrase_itself(pair: Path, tmp_path:
     sam = deepcopy(lite_random)
     sam.prompt_encoder.add_text(24)
     predictor = SamPredictor(sam)
-    choose = text_answerer(str(write_clip(tmp_path)), "lite")
+    choose = text_answerer(str(write_clip(tmp_path)))
     image = read_image(pair / "pair.jpg")
     alone = choose(predictor, image, Request(text="a cat"))
     assert alone.masks.shape == (1, 3, 300, 800) and alone.similarity is not None

@@ -324,7 +324,7 @@ def probe(
     x, y, _ = parse_point(point)
     image = read_image(open_source(photo))
     segmenter = ModelChoice(model, device, precision).segmenter
-    masks, query, likeness = alike(segmenter, image, (x, y), points_per_side, model == "lite", protocol)
+    masks, query, likeness = alike(segmenter, image, (x, y), points_per_side, protocol)
     output.mkdir(parents=True, exist_ok=True)
     for name, threshold in (("low", protocol.low), ("high", protocol.high)):
         write_image(output / f"{name}.png", probe_picture(image, masks, likeness, query, threshold))

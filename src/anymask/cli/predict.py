@@ -76,7 +76,7 @@ def predict(
     if text is not None:
         from anymask.text.answer import text_answerer
 
-        respond = text_answerer(text_model, model)
+        respond = text_answerer(text_model)
     loaded = time.perf_counter()
     failed = []
     for source, stem in progress(list(zip(photos, unique_stems(photos))), quiet=len(photos) == 1):

@@ -132,12 +132,10 @@ def serve(
         segmenter, files = predictor.segmenter, BrowserModel()
         if has_app():
             files = browser_model(predictor.model or _weights(model, checkpoint, segmenter), model)
-    preset = "lite" if model == "lite" else "official"
     app = create_app(
         segmenter,
         settings,
         name=model if version is None else version.name,
-        preset=preset,
         browser=files,
         project=served,
         study=study,

@@ -14,6 +14,7 @@ import numpy as np
 from sqlalchemy import select
 
 from anymask.core.errors import StateError
+from anymask.engine.confidence import LITE, confidence_for
 from anymask.engine.leases import save_masks
 from anymask.engine.models import load_version, version
 from anymask.engine.records import Lease, NewMask, Round
@@ -27,15 +28,14 @@ from anymask.predict.segmenter import TorchSegmenter
 
 
 def generator_options(segmenter: TorchSegmenter, **changes: Any) -> AutomaticOptions:
-    """The paper's settings; for lite with thresholds on its own scale, without crops, 16² points.
-
-    lite predicts lower IoUs and flatter logits than the official models: 0.88 and 0.95 would leave nothing.
-    """
-    from anymask.model.lite_encoder import LiteEncoder
-
-    own: dict[str, Any] = {}
-    if isinstance(segmenter.sam.image_encoder, LiteEncoder):
-        own = {"pred_iou_thresh": 0.7, "stability_score_thresh": 0.8, "stability_score_offset": 0.25}
+    """The paper's settings; for lite with thresholds on its own scale, without crops, 16² points."""
+    sure = confidence_for(segmenter)
+    own: dict[str, Any] = {
+        "pred_iou_thresh": sure.min_iou,
+        "stability_score_thresh": sure.min_stability,
+        "stability_score_offset": sure.offset,
+    }
+    if sure is LITE:
         own |= {"crop_n_layers": 0, "points_per_side": 16}
     return AutomaticOptions.of("paper", **{**own, **changes})
 

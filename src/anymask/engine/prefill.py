@@ -10,6 +10,7 @@ import numpy as np
 from anymask.core.errors import OptionError
 from anymask.core.geometry import to_model_xyxy
 from anymask.core.types import PromptBatch
+from anymask.engine.confidence import LITE, confidence_for
 from anymask.engine.detector import ObjectDetector
 from anymask.engine.leases import add_tasks, save_masks
 from anymask.engine.records import Lease, NewMask
@@ -45,12 +46,12 @@ class PrefillRules:
 
     @classmethod
     def for_model(cls, segmenter: TorchSegmenter, **changes: Any) -> PrefillRules:
-        """Rules that suit a model: lite predicts lower IoUs and flatter logits than the official models."""
-        from anymask.model.lite_encoder import LiteEncoder
-
-        own = {"min_predicted_iou": 0.7, "min_stability": 0.8, "stability_offset": 0.25}
-        is_lite = isinstance(segmenter.sam.image_encoder, LiteEncoder)
-        return cls(**{**(own if is_lite else {}), **changes})
+        """Rules that suit a model, with changes."""
+        sure, own = confidence_for(segmenter), {}
+        if sure is LITE:
+            own = {"min_predicted_iou": sure.min_iou, "min_stability": sure.min_stability}
+            own["stability_offset"] = sure.offset
+        return cls(**{**own, **changes})
 
 
 @dataclass(frozen=True)

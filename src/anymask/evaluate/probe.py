@@ -11,6 +11,7 @@ from anymask.core.errors import InputError
 from anymask.core.masks import mask_boxes
 from anymask.core.types import Segmenter
 from anymask.predict.automatic import SamAutomaticMaskGenerator
+from anymask.predict.options import preset_for
 from anymask.predict.render import overlay
 
 
@@ -55,13 +56,12 @@ def alike(
     image: np.ndarray,
     point_xy: tuple[float, float],
     points_per_side: int,
-    is_lite: bool,
     protocol: ProbeProtocol = ProbeProtocol(),
 ) -> tuple[np.ndarray, int, np.ndarray]:
     """Automatic masks (M, H, W) of a photo, the smallest of them at a point (its index), and the cosine of each with it
     (M,). Raises InputError where no mask covers the point.
     """
-    preset = "lite" if is_lite else "official"
+    preset = preset_for(segmenter)
     generator = SamAutomaticMaskGenerator(segmenter, points_per_side=points_per_side, preset=preset)
     masks = np.array([r["segmentation"] for r in generator.generate(image)], bool).reshape(-1, *image.shape[:2])
     x, y = int(point_xy[0]), int(point_xy[1])

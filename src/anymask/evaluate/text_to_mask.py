@@ -16,6 +16,7 @@ from anymask.evaluate.datasets import open_named
 from anymask.evaluate.models import ModelChoice
 from anymask.evaluate.points import photo_at_mask_size
 from anymask.predict.automatic import SamAutomaticMaskGenerator
+from anymask.predict.options import preset_for
 from anymask.predict.render import overlay
 from anymask.text.choice import TextChoice
 
@@ -27,12 +28,12 @@ class TextProtocol:
     """Choices; none of them is the paper's, which gives no numbers for text.
 
     candidates: "automatic" masks of the model (a text prompt in use), or the "truth" masks, which leaves only the
-    choice among them. preset, points_per_side: of automatic masks. hit_iou: a mask with this IoU to an object is that
-    object (as COCO's loosest). min_area_px: smaller objects are left out.
+    choice among them. preset, points_per_side: of automatic masks; no preset: the one that suits the model. hit_iou: a
+    mask with this IoU to an object is that object (as COCO's loosest). min_area_px: smaller objects are left out.
     """
 
     candidates: str = "automatic"
-    preset: str = "lite"
+    preset: str = ""
     points_per_side: int = 16
     hit_iou: float = 0.5
     min_area_px: int = 100
@@ -144,8 +145,10 @@ class TextToMask(Task):
         if self.protocol.candidates == "truth":
             masks = rle.decode([r for r in photo.rles if rle.area(r) >= self.protocol.min_area_px])
             return masks, masks.sum(axis=(1, 2)).astype(float)
+        segmenter = self.model.segmenter
+        preset = self.protocol.preset or preset_for(segmenter)
         generator = SamAutomaticMaskGenerator(
-            self.model.segmenter, points_per_side=self.protocol.points_per_side, preset=self.protocol.preset
+            segmenter, points_per_side=self.protocol.points_per_side, preset=preset
         )
         records = generator.generate(photo_at_mask_size(photo))
         masks = np.array([r["segmentation"] for r in records], bool).reshape(-1, *photo.hw)

@@ -89,6 +89,11 @@ class AutomaticOptions:
         return cls(**{**PRESETS[preset], **values})
 
 
+def preset_for(segmenter: Any) -> str:
+    """Preset whose thresholds suit a model: what the segmenter says, else "official"."""
+    return str(getattr(segmenter, "preset", "official"))
+
+
 def option_defaults() -> dict[str, Any]:
     """Names of all options with the official default of each."""
     return {field.name: field.default for field in fields(AutomaticOptions)}

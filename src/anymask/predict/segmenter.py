@@ -12,6 +12,7 @@ from anymask.core.allocator import keep_freed_memory
 from anymask.core.geometry import Frame
 from anymask.core.images import resize_image
 from anymask.core.types import Embedding, MaskBatch, PromptBatch
+from anymask.model.lite_encoder import LiteEncoder
 from anymask.model.sam import Sam
 from anymask.model.transformer import ImageTokens
 
@@ -33,6 +34,11 @@ class TorchSegmenter:
     def low_res_hw(self) -> tuple[int, int]:
         """Size of low-resolution logits and of mask prompts (4h, 4w)."""
         return self.sam.prompt_encoder.mask_input_size
+
+    @property
+    def preset(self) -> str:
+        """Preset of automatic masks that suits the model."""
+        return "lite" if isinstance(self.sam.image_encoder, LiteEncoder) else "official"
 
     @property
     def fingerprint(self) -> str:

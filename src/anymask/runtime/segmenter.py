@@ -37,6 +37,7 @@ class ExportedSegmenter:
         self.mask_threshold = manifest.mask_threshold
         self.low_res_hw = manifest.low_res_hw
         self.fingerprint = manifest.fingerprint
+        self.preset = "lite" if manifest.model == "lite" else "official"  # of automatic masks
         self._prepared: tuple[Any, Arrays] | None = None  # of the latest embedding
 
     def encode(self, images: list[np.ndarray]) -> list[Embedding]:

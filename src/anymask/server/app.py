@@ -38,7 +38,6 @@ def create_app(
     settings: Settings | None = None,
     *,
     name: str = "lite",
-    preset: str = "official",
     browser: BrowserModel | None = None,
     project: Project | None = None,
     study: RatingStudy | None = None,
@@ -47,13 +46,12 @@ def create_app(
 ) -> FastAPI:
     """The app at `/`, the API at `/api`, its description at `/openapi.json`.
 
-    segmenter: the model, used by one thread at a time. name: its name. preset: of automatic masks ("lite" for that
-    model). browser: the model's graphs for the page. project: photos that people annotate and review. study:
-    masks that they rate. load_version: makes a version of the project's model; with it the server takes over
-    whichever is promoted. static: the built app.
+    segmenter: the model, used by one thread at a time. name: its name. browser: the model's graphs for the page.
+    project: photos that people annotate and review. study: masks that they rate. load_version: makes a version of the
+    project's model; with it the server takes over whichever is promoted. static: the built app.
     """
     settings = settings or Settings()
-    studio = Studio(segmenter, settings, name, preset, browser)
+    studio = Studio(segmenter, settings, name, browser)
 
     switch = _switch(studio, project, load_version)
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import FileResponse
 
 from anymask import __version__
-from anymask.predict.options import AutomaticOptions
+from anymask.predict.options import AutomaticOptions, preset_for
 from anymask.server.pages import has_app
 from anymask.server.samples import list_samples, read_sample
 from anymask.server.schemas import Health, ModelInfo, Sample, problem_responses
@@ -47,7 +47,7 @@ async def metrics(request: Request) -> Response:
 async def model(request: Request) -> ModelInfo:
     """The model, and where the browser finds its own copy of it."""
     studio = studio_of(request)
-    options = AutomaticOptions.of(studio.preset)
+    options = AutomaticOptions.of(preset_for(studio.segmenter))
     about: dict[str, Any] = {"pixel_mean": [], "pixel_std": [], "embedding_shape": [], **studio.browser.about}
     return ModelInfo(
         name=studio.name,

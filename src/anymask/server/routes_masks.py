@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from anymask.predict.options import AutomaticOptions
+from anymask.predict.options import AutomaticOptions, preset_for
 from anymask.server.exports import export as to_file
 from anymask.server.routes_about import studio_of
 from anymask.server.routes_photos import PathId
@@ -58,7 +58,7 @@ async def everything(request: Request, photo_id: PathId, body: Everything) -> St
         if (value := getattr(body, name)) is not None
     }
     given["min_mask_region_area"] = body.min_mask_region_area
-    options = AutomaticOptions.of(studio.preset, points_per_side=body.points_per_side, **given)
+    options = AutomaticOptions.of(preset_for(studio.segmenter), points_per_side=body.points_per_side, **given)
     events = studio.everything(studio.sessions.get(photo_id), options, body.text)
     first = await anext(events)  # before the status is sent: a full server still answers 503
 

@@ -34,7 +34,7 @@ class BrowserModel:
 class Studio:
     """Answers requests, whoever they come from; every wait is bounded.
 
-    segmenter: the model. name: its name. preset: of automatic masks. browser: files for the page.
+    segmenter: the model. name: its name. browser: files for the page.
     """
 
     def __init__(
@@ -42,10 +42,9 @@ class Studio:
         segmenter: Segmenter,
         settings: Settings,
         name: str = "lite",
-        preset: str = "official",
         browser: BrowserModel | None = None,
     ) -> None:
-        self.segmenter, self.settings, self.name, self.preset = segmenter, settings, name, preset
+        self.segmenter, self.settings, self.name = segmenter, settings, name
         self.browser = browser or BrowserModel()
         self.metrics = Metrics(lambda: self.lane.waiting, lambda: self.sessions.held_bytes)
         self.words = Words()

@@ -12,6 +12,7 @@ import numpy as np
 from anymask.core.errors import InputError
 from anymask.core.images import read_image
 from anymask.predict.automatic import SamAutomaticMaskGenerator
+from anymask.predict.options import preset_for
 from anymask.predict.predictor import SamPredictor
 from anymask.predict.request import Request, Result, answer
 from anymask.text.choice import TextChoice
@@ -25,14 +26,13 @@ POINTS_PER_SIDE = 16  # of the automatic masks
 Answer = Callable[[SamPredictor, Any, Request], Result]
 
 
-def text_answerer(text_model: str, model: str) -> Answer:
+def text_answerer(text_model: str) -> Answer:
     """Something that answers as `predict.request.answer`, for requests with a phrase.
 
     A model that was trained with text prompts takes CLIP's vector of the phrase, with clicks if there are any. Else
     the phrase ranks masks: those of the clicks, box or mask, where given, or automatic ones of the whole photo.
     """
     choice = TextChoice(text_model)
-    preset = "lite" if model == "lite" else "official"
 
     def answer_text(predictor: SamPredictor, source: Any, request: Request) -> Result:
         sam = getattr(predictor.segmenter, "sam", None)
@@ -41,16 +41,17 @@ def text_answerer(text_model: str, model: str) -> Answer:
         if request.points_xy or request.boxes_xyxy or request.mask is not None:
             found = answer(predictor, source, request)
         else:
-            found = _automatic(predictor, source, preset)
+            found = _automatic(predictor, source)
         return _ranked(choice, found, str(request.text))
 
     return answer_text
 
 
-def _automatic(predictor: SamPredictor, source: Any, preset: str) -> Result:
+def _automatic(predictor: SamPredictor, source: Any) -> Result:
     started = time.perf_counter()
     image = read_image(source)
     read = time.perf_counter()
+    preset = preset_for(predictor.segmenter)
     generator = SamAutomaticMaskGenerator(predictor, points_per_side=POINTS_PER_SIDE, preset=preset)
     records = generator.generate(image)
     if not records:
