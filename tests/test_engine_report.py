@@ -83,7 +83,7 @@ def test_details_are_counted_by_hand(store: Store) -> None:  # noqa: F811
 def test_the_page_needs_nothing_else_and_escapes_names(tmp_path: Path) -> None:
     kept = make_store(tmp_path / "s.db", "<script>alert(1)</script>")
     project = with_corrections(kept)
-    kept.add_model_version(project, "<b>v1</b>", "v1.pt", facts={"held_out": {"after": {"oracle": 50.0}}})
+    kept.add_model_version(project, "<b>v1</b><i>", "v1.pt", facts={"held_out": {"after": {"oracle": 50.0}}})
     page = to_html("<script>", make_report(kept, project), make_details(kept, project), Price(36.0))
     kept.close()
     assert "<script" not in page and "<b>v1" not in page and "<i>" not in page
