@@ -14,44 +14,72 @@ class Augmentation:
 
     scale: range of the scale beside "longer side = S"; (0.1, 2.0) is the paper's large-scale jitter.
     flip: chance of a mirror image. color: strength of brightness, contrast and saturation changes.
+    zoom: chance of a view around one mask, as `predict.zoom` makes them.
     """
 
     scale: tuple[float, float] = (1.0, 1.0)
     flip: float = 0.0
     color: float = 0.0
+    zoom: float = 0.0
 
     @property
     def is_identity(self) -> bool:
         """Is every view the whole photo as it is?"""
-        return self.scale == (1.0, 1.0) and not self.flip and not self.color
+        return self.scale == (1.0, 1.0) and not self.flip and not self.color and not self.zoom
+
+
+ZOOM_MARGIN = (1.15, 2.5)  # side of a view around one mask, in longer sides of the mask's box
+ZOOM_MIN_PX = 48  # a view around a mask shows at least so many pixels of the photo
 
 
 @dataclass(frozen=True)
 class View:
-    """A photo scaled to `scaled_hw`, then cut at (y0, x0) to at most S×S, perhaps mirrored."""
+    """The rectangle y0, x0, y1, x1 of a photo, brought to `drawn_hw`, perhaps mirrored, on an S×S canvas."""
 
-    scaled_hw: tuple[int, int]
-    y0: int
-    x0: int
+    window: tuple[int, int, int, int]
+    drawn_hw: tuple[int, int]
     flip: bool
     side: int
 
-    def cut(self, scaled: np.ndarray) -> np.ndarray:
-        """The part of a scaled (H, W, …) array that the view shows."""
-        part = scaled[self.y0 : self.y0 + self.side, self.x0 : self.x0 + self.side]
+    def cut(self, whole: np.ndarray, interpolation: int) -> np.ndarray:
+        """What the view shows of an (H, W, …) array, at its drawn size."""
+        y0, x0, y1, x1 = self.window
+        part = cv2.resize(whole[y0:y1, x0:x1], self.drawn_hw[::-1], interpolation=interpolation)
         return part[:, ::-1] if self.flip else part
 
 
 def draw_view(hw: tuple[int, int], side: int, augmentation: Augmentation, rng: np.random.Generator) -> View:
     """A view of a photo of H×W pixels: scaled by chance, then cropped or padded to S×S."""
-    h, w = hw
     low, high = augmentation.scale
-    scale = side / max(h, w) * float(np.exp(rng.uniform(np.log(low), np.log(high))))
-    new_hw = max(1, int(h * scale + 0.5)), max(1, int(w * scale + 0.5))
+    length = max(hw) / float(np.exp(rng.uniform(np.log(low), np.log(high))))
     flip = rng.random() < augmentation.flip
-    y0 = int(rng.integers(0, max(0, new_hw[0] - side) + 1))
-    x0 = int(rng.integers(0, max(0, new_hw[1] - side) + 1))
-    return View(new_hw, y0, x0, flip, side)
+    places = [rng.integers(0, max(0, n - round(length)) + 1) for n in hw]
+    return _view_at(hw, side, float(places[0]), float(places[1]), length, flip)
+
+
+def zoomed_view(
+    hw: tuple[int, int], box_xyxy: np.ndarray, side: int, augmentation: Augmentation, rng: np.random.Generator
+) -> View:
+    """A view of a photo of H×W pixels around the box of a mask, which it holds whole."""
+    x0, y0, x1, y1 = (float(v) for v in box_xyxy)
+    low, high = ZOOM_MARGIN
+    longer = max(x1 - x0, y1 - y0) + 1
+    length = min(max(longer * float(np.exp(rng.uniform(np.log(low), np.log(high)))), ZOOM_MIN_PX), max(hw))
+    flip = rng.random() < augmentation.flip
+    top = rng.uniform(min(y1 + 1 - length, y0), y0)
+    left = rng.uniform(min(x1 + 1 - length, x0), x0)
+    return _view_at(hw, side, top, left, length, flip)
+
+
+def _view_at(hw: tuple[int, int], side: int, top: float, left: float, length: float, flip: bool) -> View:
+    """The square of this length (photo pixels) nearest to that place, as far as the photo reaches."""
+    window: list[int] = []
+    for n, start in zip(hw, (top, left)):
+        first = round(min(max(start, 0.0), max(0.0, n - length)))
+        window += [first, min(n, max(first + 1, first + round(length)))]
+    y0, y1, x0, x1 = window
+    drawn = [min(side, max(1, int(n * side / length + 0.5))) for n in (y1 - y0, x1 - x0)]
+    return View((y0, x0, y1, x1), (drawn[0], drawn[1]), flip, side)
 
 
 def image_in_view(
@@ -62,9 +90,9 @@ def image_in_view(
     hw: the size of its masks, which the photo is brought to first. color: see `Augmentation`.
     """
     image = image if image.shape[:2] == hw else cv2.resize(image, hw[::-1], interpolation=cv2.INTER_AREA)
-    smaller = view.scaled_hw[0] * view.scaled_hw[1] < hw[0] * hw[1]
-    kind = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    part = view.cut(cv2.resize(image, view.scaled_hw[::-1], interpolation=kind))
+    y0, _, y1, _ = view.window
+    smaller = view.drawn_hw[0] < y1 - y0
+    part = view.cut(image, cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
     out = np.full((view.side, view.side, 3), np.nan, np.float32)
     out[: part.shape[0], : part.shape[1]] = jitter_color(part.astype(np.float32), color, rng)
     return out
@@ -74,7 +102,7 @@ def masks_in_view(masks: np.ndarray, view: View) -> np.ndarray:
     """Masks (M, H, W) uint8 as (M, S, S) uint8, zero outside the photo."""
     out = np.zeros((len(masks), view.side, view.side), np.uint8)
     for i, mask in enumerate(masks):
-        part = view.cut(cv2.resize(mask, view.scaled_hw[::-1], interpolation=cv2.INTER_NEAREST_EXACT))
+        part = view.cut(mask, cv2.INTER_NEAREST_EXACT)
         out[i, : part.shape[0], : part.shape[1]] = part
     return out
 

@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from anymask.core.errors import ImageError, InputError
+from anymask.core.masks import mask_boxes
 from anymask.core.rle import area, decode
-from anymask.data.augment import Augmentation, draw_view, image_in_view, masks_in_view
+from anymask.data.augment import Augmentation, draw_view, image_in_view, masks_in_view, zoomed_view
 from anymask.data.readers import DataError, IndexedPhotos, Photo, set_sizes
 
 
@@ -114,9 +115,14 @@ class PromptDataset(Dataset[Sample]):
         usable = [i for i, a in enumerate(areas) if 0 < a <= self.max_area]
         if not usable:
             return None
-        take = rng.permutation(usable)[: 2 * self.masks_per_photo]
+        zoom = rng.random() < self.augmentation.zoom if self.augmentation.zoom else False
+        take = rng.permutation(usable)[: (4 if zoom else 2) * self.masks_per_photo]  # a view may lose many
         masks = decode([photo.rles[i] for i in take]).astype(np.uint8)
-        view = draw_view(photo.hw, self.side, self.augmentation, rng)
+        if zoom:
+            box = mask_boxes(masks[:1] > 0)[0]
+            view = zoomed_view(photo.hw, box, self.side, self.augmentation, rng)
+        else:
+            view = draw_view(photo.hw, self.side, self.augmentation, rng)
         if self.embed:
             image = self.embed(photo)
         else:

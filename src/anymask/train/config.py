@@ -67,6 +67,7 @@ class TrainConfig:
     accumulate: backward passes over so many batches before a step. sharding: of several processes, "ddp" or "fsdp".
     precision: of the arithmetic, see `model.precision`: "bf16" runs under autocast, weights and losses stay float32.
     stream: read photos of SA-1B tar shards when they are needed, not all before the first step (`IndexedPhotos`).
+    zoom: chance of a view around one mask instead of a `scale` view (`data.augment`).
     ema: decay of the averaged weights that are evaluated and shipped. balance: see `data.loader.PromptDataset`.
     text_width: above 0, text becomes a prompt: D of CLIP's vectors. clip: folder of that CLIP (`text.clip`); then every
     mask's first prompt is its CLIP vector instead of a point or a box (PAPER §7.6).
@@ -111,6 +112,7 @@ class TrainConfig:
     scale: list[float] = field(default_factory=lambda: [1.0, 1.0])
     flip: float = 0.0
     color: float = 0.0
+    zoom: float = 0.0
     balance: float = 0.5
     device: str = "auto"
     precision: str = "auto"
@@ -183,10 +185,10 @@ def check_config(config: TrainConfig, source: str) -> None:
     ]
     if config.cache_embeddings:
         frozen = any("image_encoder.".startswith(prefix) for prefix in config.freeze)
-        moved = any(list(s) != [1.0, 1.0] for s in scales) or config.flip or config.color
+        moved = any(list(s) != [1.0, 1.0] for s in scales) or config.flip or config.color or config.zoom
         problems += [
             (not frozen, "cache_embeddings needs a frozen encoder: add freeze: [image_encoder.]"),
-            (bool(moved), "cache_embeddings needs photos as they are: set scale [1, 1], flip 0 and color 0"),
+            (bool(moved), "cache_embeddings needs photos as they are: set scale [1, 1], flip 0, color 0 and zoom 0"),
             (config.lora_rank > 0 or config.affinity > 0, "cache_embeddings goes without lora_rank and affinity"),
         ]
     for wrong, message in problems:
