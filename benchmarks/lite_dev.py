@@ -1,6 +1,6 @@
 """Quality of a model on labelled photos: one centre click and one tight box, per set and on the mean over sets.
 
-    python benchmarks/lite_dev.py --data DEV [--weights FILE] [--grabcut] [--clicks 3,8] [--max-photos 20 ...]
+    python benchmarks/lite_dev.py --data DEV [--weights FILE] [--grabcut] [--clicks 3,8] [--zoom] [--max-photos 20 ...]
 
 DEV is a folder of tar shards in the SA-1B layout. With --grabcut OpenCV's GrabCut gets the
 same boxes of the same masks. --clicks adds the IoU after so many corrective clicks, each where the mask is most wrong,
@@ -63,13 +63,14 @@ def main() -> None:
     parser.add_argument("--grabcut", action="store_true")
     parser.add_argument("--clicks", type=lambda text: tuple(int(n) for n in text.split(",")), default=(),
                         help="numbers of clicks, such as 3,8: IoU of the mask after each")
+    parser.add_argument("--zoom", action="store_true", help="answer prompts on small things again on a crop")
     parser.add_argument("--precision", default="fp32", help="fp32 or bf16")
     parser.add_argument("--threads", type=int, help="for torch; 1 is much faster on a machine that is busy")
     parser.add_argument("--max-photos", type=int)
     parser.add_argument("--max-masks", type=int)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    protocol = Protocol(max_photos=args.max_photos, max_masks=args.max_masks, clicks=args.clicks)
+    protocol = Protocol(max_photos=args.max_photos, max_masks=args.max_masks, clicks=args.clicks, zoom=args.zoom)
     if args.threads:
         torch.set_num_threads(args.threads)
     photos = read_shards([args.data])

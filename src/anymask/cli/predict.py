@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,6 +40,10 @@ def predict(
         bool | None,
         typer.Option(help="Three candidates or one mask; by default three for a single prompt."),
     ] = None,
+    zoom: Annotated[
+        bool | None,
+        typer.Option(help="Answer prompts on small things again on a crop around them; by default for `lite`."),
+    ] = None,
     device: Annotated[str, typer.Option(help="`auto`, `cpu`, `cuda` or `mps`.")] = "auto",
     precision: Annotated[str, typer.Option(help="`auto`, `fp32` or `bf16`; auto: bf16 where native.")] = "auto",
     runtime: Annotated[
@@ -70,7 +75,7 @@ def predict(
     from anymask.predict.request import answer, to_json, write
 
     started = time.perf_counter()
-    request = parse_request(point, box, mask, multimask, text)
+    request = replace(parse_request(point, box, mask, multimask, text), zoom=model == "lite" if zoom is None else zoom)
     predictor = load_predictor(model, checkpoint, device, precision, max_hole_area, max_sprinkle_area, runtime)
     respond: Any = answer
     if text is not None:

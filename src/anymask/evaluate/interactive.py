@@ -16,7 +16,8 @@ from anymask.core.errors import InputError, OptionError
 from anymask.core.geometry import to_model_xy
 from anymask.core.masks import center_click
 from anymask.core.types import Embedding, PromptBatch, Segmenter
-from anymask.predict.patches import Patch, PatchUpscaler
+from anymask.predict.patches import Patch
+from anymask.predict.zoom import Look, Zoom
 
 FIRST_CLICKS = ("center", "random")
 
@@ -39,13 +40,14 @@ def click_rounds(
     first: str = "center",
     seed: int = 0,
     feed_back: bool = True,
+    zoom: Zoom | None = None,
 ) -> ClickRounds:
     """Click every mask of truth (P, H, W) bool, none of them empty, `num_clicks` times.
 
     first: "center", the pixel farthest from the boundary, or "random", any pixel of the mask, drawn from `seed`;
     later clicks are always the pixel farthest from the boundary of the region that is wrong. feed_back: hand the
-    logits of the round before to the next one. A mask without an error gets no further click and keeps its IoU of 1.
-    Raises InputError where the model's answer is not finite.
+    logits of the round before to the next one. zoom: looks closer at small things, on the same photo. A mask without
+    an error gets no further click and keeps its IoU of 1. Raises InputError where the model's answer is not finite.
     """
     if num_clicks < 1:
         raise OptionError(f"the number of clicks must be 1 or more, got {num_clicks}.")
@@ -54,20 +56,16 @@ def click_rounds(
     selected = np.zeros((len(truth), num_clicks))
     oracle = np.zeros(len(truth))
     previous: np.ndarray | None = None
-    upscaler: PatchUpscaler | None = None
     for turn in range(num_clicks):
         in_frame = to_model_xy(points, embedding.frame).astype(np.float32)
-        batch = PromptBatch(in_frame, labels, None, previous)
-        answer = segmenter.decode(embedding, batch, turn == 0)
-        low_res, predicted = _finite(answer.low_res), _finite(answer.predicted_iou)
-        upscaler = upscaler or PatchUpscaler(embedding.frame, (low_res.shape[-2], low_res.shape[-1]))
-        best = predicted.argmax(axis=1)
+        looks = _looks(segmenter, embedding, PromptBatch(in_frame, labels, None, previous), turn == 0, zoom)
+        best = [int(look.predicted_iou.argmax()) for look in looks]
         coords, ids = np.zeros((len(truth), 1, 2)), np.full((len(truth), 1), -1, np.float32)
         for i, mask in enumerate(truth):
             if turn and selected[i, turn - 1] == 1:
                 selected[i, turn] = 1
                 continue
-            patches = [upscaler.above(np.ascontiguousarray(x), segmenter.mask_threshold) for x in low_res[i]]
+            patches = looks[i].patches(segmenter.mask_threshold)
             ious = [_patch_iou(patch, segmenter.mask_threshold, mask) for patch in patches]
             selected[i, turn] = ious[best[i]]
             if turn == 0:
@@ -76,22 +74,34 @@ def click_rounds(
                 answered = _whole(patches[best[i]], segmenter.mask_threshold, mask.shape)
                 coords[i, 0], ids[i, 0] = next_click(answered, mask)
         points, labels = np.concatenate([points, coords], axis=1), np.concatenate([labels, ids], axis=1)
-        previous = low_res[np.arange(len(best)), best][:, None] if feed_back else None
+        if feed_back and turn + 1 < num_clicks:
+            hw = looks[0].low_res.shape[1:]
+            hw = getattr(segmenter, "low_res_hw", hw)
+            previous = np.stack([look.on(embedding.frame, hw)[k] for look, k in zip(looks, best)])[:, None]
     return ClickRounds(selected, oracle)
 
 
 def candidate_ious(
-    segmenter: Segmenter, embedding: Embedding, prompts: PromptBatch, truth: np.ndarray
+    segmenter: Segmenter, embedding: Embedding, prompts: PromptBatch, truth: np.ndarray, zoom: Zoom | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """IoU (P, M) of the three candidates for each prompt with its truth (P, H, W) bool, and predicted IoU (P, M)."""
-    answer = segmenter.decode(embedding, prompts, True)
-    low_res, predicted = _finite(answer.low_res), _finite(answer.predicted_iou)
-    upscaler, level = PatchUpscaler(embedding.frame, (low_res.shape[-2], low_res.shape[-1])), segmenter.mask_threshold
-    ious = [
-        [_patch_iou(upscaler.above(np.ascontiguousarray(x), level), level, mask) for x in logits]
-        for logits, mask in zip(low_res, truth)
-    ]
-    return np.array(ious).reshape(predicted.shape), predicted
+    level = segmenter.mask_threshold
+    looks = _looks(segmenter, embedding, prompts, True, zoom)
+    ious = [[_patch_iou(patch, level, mask) for patch in look.patches(level)] for look, mask in zip(looks, truth)]
+    return np.array(ious).reshape(len(truth), -1), np.stack([look.predicted_iou for look in looks])
+
+
+def _looks(
+    segmenter: Segmenter, embedding: Embedding, prompts: PromptBatch, multimask: bool, zoom: Zoom | None
+) -> list[Look]:
+    """One answer for each prompt. Raises InputError where one is not finite."""
+    if zoom is not None:
+        looks = zoom.decode(prompts, multimask)
+        for look in looks:
+            _finite(look.low_res), _finite(look.predicted_iou)
+        return looks
+    answer = segmenter.decode(embedding, prompts, multimask)
+    return [Look(a, b, embedding.frame) for a, b in zip(_finite(answer.low_res), _finite(answer.predicted_iou))]
 
 
 def first_clicks(truth: np.ndarray, first: str, seed: int = 0) -> np.ndarray:

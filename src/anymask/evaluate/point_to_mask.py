@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from anymask.core import rle
-from anymask.core.images import read_image
 from anymask.core.masks import center_click, mask_boxes
 from anymask.data.readers import Photo
-from anymask.evaluate.interactive import click_rounds
-from anymask.evaluate.metrics import iou_of_candidates
+from anymask.evaluate.interactive import candidate_ious, click_rounds
+from anymask.evaluate.points import photo_at_mask_size
 from anymask.predict.predictor import SamPredictor
 from anymask.predict.prompts import check_prompts
+from anymask.predict.zoom import Zoom
 
 ZERO_SHOT_SETS = ("davis", "nuclei", "cropweed")  # domains of the dev data that training never saw
 
@@ -26,13 +25,14 @@ class Protocol:
 
     min_area_px: smaller masks are skipped (the rule of the dev data). max_masks: masks taken of a photo, evenly
     spread, None for all. max_photos: photos of a set, None for all. clicks: also the IoU after so many clicks, each
-    where the mask is most wrong (`interactive`).
+    where the mask is most wrong (`interactive`). zoom: look closer at small things (`predict.zoom`).
     """
 
     min_area_px: int = 100
     max_masks: int | None = None
     max_photos: int | None = None
     clicks: tuple[int, ...] = ()
+    zoom: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,13 @@ def evaluate_photos(
             continue
         truth = chosen_masks(photo, protocol)
         if len(truth):
-            scores += score_photo(predictor, photo, truth)
+            image = photo_at_mask_size(photo)
+            predictor.set_image(image)
+            zoom = Zoom(predictor.segmenter, image, predictor.embedding) if protocol.zoom else None
+            scores += score_photo(predictor, photo, truth, zoom)
             if protocol.clicks:
-                rounds = click_rounds(predictor.segmenter, predictor.embedding, truth, max(protocol.clicks))
+                num_clicks = max(protocol.clicks)
+                rounds = click_rounds(predictor.segmenter, predictor.embedding, truth, num_clicks, zoom=zoom)
                 scores += [
                     MaskScore(photo.source, photo.name, f"clicks {n}", int(mask.sum()), iou, iou)
                     for mask, row in zip(truth, rounds.selected)
@@ -88,31 +92,21 @@ def chosen_masks(photo: Photo, protocol: Protocol) -> np.ndarray:
     return rle.decode(kept)
 
 
-def score_photo(predictor: SamPredictor, photo: Photo, truth: np.ndarray) -> list[MaskScore]:
-    """Both prompts for every mask (P, H, W) of one photo; the embedding is shared."""
-    image = read_image(photo.encoded)
-    if image.shape[:2] != photo.hw:
-        image = cv2.resize(image, photo.hw[::-1], interpolation=cv2.INTER_AREA)
-    predictor.set_image(image)
+def score_photo(predictor: SamPredictor, photo: Photo, truth: np.ndarray, zoom: Zoom | None = None) -> list[MaskScore]:
+    """Both prompts for every mask (P, H, W) of one photo, which is set; the embedding is shared."""
     clicks = np.array([center_click(mask) for mask in truth], dtype=float)[:, None]
     prompts = {
         "click": {"point_coords": clicks, "point_labels": np.ones(clicks.shape[:2])},
         "box": {"box": np.maximum(mask_boxes(truth).astype(float), 0) + (0, 0, 1e-3, 1e-3)},
     }
-    frame = predictor.embedding.frame
+    segmenter, embedding = predictor.segmenter, predictor.embedding
     scores = []
     for name, prompt in prompts.items():
-        checked = check_prompts(frame, predictor.model.prompt_encoder.mask_input_size, **prompt)
-        answer = predictor.segmenter.decode(predictor.embedding, checked.batch, multimask=True)
-        low_res, predicted = answer.low_res, answer.predicted_iou.numpy()
-        for start in range(0, len(truth), 16):  # full-size candidates are large; a few at a time
-            part = slice(start, start + 16)
-            logits = predictor.model.postprocess_masks(low_res[part], frame.input_hw, frame.original_hw)
-            ious = iou_of_candidates((logits > predictor.mask_threshold).numpy(), truth[part])
-            for i, row in enumerate(ious):
-                area = int(truth[start + i].sum())
-                chosen = row[int(predicted[start + i].argmax())]
-                scores.append(MaskScore(photo.source, photo.name, name, area, float(row.max()), float(chosen)))
+        batch = check_prompts(embedding.frame, segmenter.low_res_hw, **prompt).batch
+        ious, predicted = candidate_ious(segmenter, embedding, batch, truth, zoom)
+        for mask, row, chosen in zip(truth, ious, predicted.argmax(axis=1)):
+            area = int(mask.sum())
+            scores.append(MaskScore(photo.source, photo.name, name, area, float(row.max()), float(row[chosen])))
     return scores
 
 

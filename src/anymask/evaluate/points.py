@@ -24,6 +24,7 @@ from anymask.evaluate.metrics import iou_of_candidates
 from anymask.evaluate.models import ModelChoice
 from anymask.evaluate.subsample import Subsample, take
 from anymask.predict.prompts import check_prompts
+from anymask.predict.zoom import Zoom
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class PointProtocol:
     max_masks: int = 0
     subsample: Subsample = field(default_factory=Subsample)
     seed: int = 0
+    zoom: bool = False
 
 
 @dataclass
@@ -94,6 +96,7 @@ class Points(Task):
         if self.method == "model":
             segmenter = self.model.segmenter
             embedding = segmenter.encode([image])[0]
+            zoom = Zoom(segmenter, image, embedding) if self.protocol.zoom else None
             rounds = click_rounds(
                 segmenter,
                 embedding,
@@ -102,8 +105,9 @@ class Points(Task):
                 self.protocol.first,
                 seed,
                 self.protocol.feed_back,
+                zoom,
             )
-            boxes = box_ious(segmenter, embedding, truth) if self.protocol.boxes else None
+            boxes = box_ious(segmenter, embedding, truth, zoom) if self.protocol.boxes else None
         else:
             method = click_method(self.method, image, photo.name)
             rounds = method_rounds(method, truth, max(self.protocol.clicks), self.protocol.first, seed)
@@ -214,9 +218,11 @@ def photo_at_mask_size(photo: Photo) -> np.ndarray:
     return image if image.shape[:2] == photo.hw else cv2.resize(image, photo.hw[::-1], interpolation=cv2.INTER_AREA)
 
 
-def box_ious(segmenter: Segmenter, embedding: Embedding, truth: np.ndarray) -> np.ndarray:
+def box_ious(
+    segmenter: Segmenter, embedding: Embedding, truth: np.ndarray, zoom: Zoom | None = None
+) -> np.ndarray:
     """IoU (P, 2) from tight boxes of truth (P, H, W): best of the three candidates, and the selected one."""
     boxes = mask_boxes(truth).astype(float) + (0, 0, 1e-3, 1e-3)
     batch: PromptBatch = check_prompts(embedding.frame, (1, 1), box=boxes).batch
-    ious, predicted = candidate_ious(segmenter, embedding, batch, truth)
+    ious, predicted = candidate_ious(segmenter, embedding, batch, truth, zoom)
     return np.stack([ious.max(axis=1), ious[np.arange(len(ious)), predicted.argmax(axis=1)]], axis=1)

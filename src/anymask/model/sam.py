@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Protocol
 
 import torch
@@ -67,6 +68,16 @@ class Sam(nn.Module):
         self.image_encoder.to(dtype)
         self.mask_decoder.to(dtype)
         return self
+
+    def at_side(self, side: int) -> Sam:
+        """The same weights, shared, for images scaled into another square; for encoders without position tables."""
+        twin, prompts = copy.copy(self), copy.copy(self.prompt_encoder)
+        encoder = copy.copy(self.image_encoder)
+        encoder.img_size = side
+        cells = side // int(encoder.stride)
+        prompts.image_embedding_size, prompts.input_image_size = (cells, cells), (side, side)
+        twin._modules = {**self._modules, "image_encoder": encoder, "prompt_encoder": prompts}
+        return twin
 
     def preprocess(self, x: Tensor) -> Tensor:
         """Normalise (..., 3, H, W) pixels on the 0..255 scale and pad right and bottom with zeros to S×S."""

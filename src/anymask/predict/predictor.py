@@ -21,6 +21,7 @@ from anymask.predict.embeddings import load_embedding, save_embedding
 from anymask.predict.prompts import check_prompts
 from anymask.predict.segmenter import TorchSegmenter
 from anymask.predict.transforms import ResizeLongestSide
+from anymask.predict.zoom import OUTSIDE, Zoom
 
 Masks = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -48,6 +49,7 @@ class SamPredictor:
         self.max_hole_area = max_hole_area
         self.max_sprinkle_area = max_sprinkle_area
         self._embeddings: list[Embedding] = []
+        self._photos: list[np.ndarray] = []  # for zooming in; none where only the embedding was given
         self._is_batch = False
 
     @classmethod
@@ -74,7 +76,7 @@ class SamPredictor:
             raise OptionError(f"image_format must be 'RGB' or 'BGR', got {image_format!r}.")
         self.reset_image()
         photos = [read_image(image, image_format=image_format) for image in images]
-        self._embeddings = self.segmenter.encode(photos)
+        self._embeddings, self._photos = self.segmenter.encode(photos), photos
         self._is_batch = True
 
     def set_torch_image(self, transformed_image: Tensor, original_image_size: tuple[int, ...]) -> None:
@@ -113,7 +115,7 @@ class SamPredictor:
 
     def reset_image(self) -> None:
         """Forget the image."""
-        self._embeddings = []
+        self._embeddings, self._photos = [], []
         self._is_batch = False
 
     reset_predictor = reset_image
@@ -163,6 +165,7 @@ class SamPredictor:
         multimask_output: bool = True,
         return_logits: bool = False,
         normalize_coords: bool = True,
+        zoom: bool = False,
     ) -> Masks:
         """Masks for one prompt, or for P prompts at once.
 
@@ -170,15 +173,19 @@ class SamPredictor:
         mask_input: (1, 4h, 4w) logits, such as the low-res masks of an earlier call. With a leading axis P the same
         for P prompts. multimask_output: three candidates, best for a single, ambiguous prompt; else one mask.
         return_logits: logits instead of booleans. normalize_coords: False where coordinates are in 0 … 1.
+        zoom: answer prompts on small things again on a crop around them; better masks for one more encoding a prompt
+        (see `predict.zoom`).
 
         Returns masks (M, H, W) bool, predicted IoU (M), low-resolution logits (M, 4h, 4w); with P > 1 prompts each
         has a leading axis P. Raises PromptError for prompts that cannot be used, StateError without an image.
         """
+        self._one()
         return self._predict(
-            self._one(),
+            0,
             (point_coords, point_labels, box, mask_input, normalize_coords),
             multimask_output,
             return_logits,
+            zoom,
         )
 
     def predict_batch(
@@ -190,6 +197,7 @@ class SamPredictor:
         multimask_output: bool = True,
         return_logits: bool = False,
         normalize_coords: bool = True,
+        zoom: bool = False,
     ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
         """`predict` for every image of `set_image_batch`; images may have different numbers of prompts.
 
@@ -209,8 +217,8 @@ class SamPredictor:
                 raise PromptError(f"{name} must have one entry for each of the {count} images, got {len(column)}.")
             columns.append([None] * count if column is None else list(column))
         results = [
-            self._predict(embedding, (*prompt, normalize_coords), multimask_output, return_logits)
-            for embedding, *prompt in zip(self._embeddings, *columns)
+            self._predict(i, (*prompt, normalize_coords), multimask_output, return_logits, zoom)
+            for i, prompt in enumerate(zip(*columns))
         ]
         masks, ious, low_res = (list(column) for column in zip(*results))
         return masks, ious, low_res
@@ -242,17 +250,38 @@ class SamPredictor:
         return mask_to_logits(mask, self._one().frame, self.segmenter.low_res_hw)
 
     def _predict(
-        self, embedding: Embedding, prompt: tuple[Any, ...], multimask: bool, return_logits: bool
+        self, at: int, prompt: tuple[Any, ...], multimask: bool, return_logits: bool, zoom: bool
     ) -> Masks:
+        embedding = self._embeddings[at]
         checked = check_prompts(embedding.frame, self.segmenter.low_res_hw, *prompt)
-        answer = self.segmenter.decode(embedding, checked.batch, multimask)
-        masks = self._upscale(answer.low_res, embedding.frame, return_logits).cpu().numpy()
+        if zoom:
+            masks, predicted_iou, low_res = self._zoomed(at, checked.batch, multimask, return_logits)
+        else:
+            answer = self.segmenter.decode(embedding, checked.batch, multimask)
+            masks = self._upscale(answer.low_res, embedding.frame, return_logits).cpu().numpy()
+            predicted_iou, low_res = answer.predicted_iou.cpu().numpy(), answer.low_res.cpu().numpy()
         if not return_logits and (self.max_hole_area > 0 or self.max_sprinkle_area > 0):
             flat = masks.reshape(-1, *masks.shape[-2:])
             cleaned = fill_holes_and_sprinkles(flat, self.max_hole_area, self.max_sprinkle_area)
             masks = cleaned.reshape(masks.shape)
-        outputs = (masks, answer.predicted_iou.cpu().numpy(), answer.low_res.cpu().numpy())
+        outputs = (masks, predicted_iou, low_res)
         return outputs if checked.batched else tuple(x[0] for x in outputs)
+
+    def _zoomed(self, at: int, prompts: PromptBatch, multimask: bool, return_logits: bool) -> Masks:
+        if not self._photos:
+            raise StateError("zoom needs the photo, and only its embedding is set: call set_image(...), or zoom=False.")
+        embedding, level = self._embeddings[at], self.mask_threshold
+        looks = Zoom(self.segmenter, self._photos[at], embedding).decode(prompts, multimask)
+        hw, count = embedding.frame.original_hw, len(looks[0].predicted_iou)
+        nothing = np.float32(OUTSIDE) if return_logits else np.bool_(False)
+        masks = np.full((len(looks), count, *hw), nothing)
+        for row, look in zip(masks, looks):
+            for mask, patch in zip(row, look.patches(-np.inf if return_logits else level)):
+                height, width = patch.values.shape
+                part = mask[patch.top : patch.top + height, patch.left : patch.left + width]
+                part[:] = patch.values if return_logits else patch.values > level
+        low_res = [look.on(embedding.frame, self.segmenter.low_res_hw) for look in looks]
+        return masks, np.stack([look.predicted_iou for look in looks]), np.stack(low_res)
 
     @torch.no_grad()
     def _upscale(self, low_res: Tensor, frame: Frame, return_logits: bool) -> Tensor:

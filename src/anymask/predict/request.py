@@ -23,7 +23,7 @@ class Request:
 
     points_xy with labels (1 foreground, 0 background) and boxes_xyxy in pixels of the photo; mask: (H, W) bool.
     multimask: three candidates, or one mask; None takes three for a single prompt and one for several (PAPER app. A).
-    text: a phrase that chooses among masks (`anymask.text`).
+    text: a phrase that chooses among masks (`anymask.text`). zoom: look closer at small things (`predict.zoom`).
     """
 
     points_xy: list[tuple[float, float]] = field(default_factory=list)
@@ -32,6 +32,7 @@ class Request:
     mask: np.ndarray | None = None
     multimask: bool | None = None
     text: str | None = None
+    zoom: bool = False
 
     @property
     def wants_candidates(self) -> bool:
@@ -67,7 +68,7 @@ def answer(predictor: SamPredictor, source: Any, request: Request) -> Result:
     points: Any = np.array(request.points_xy, dtype=float) if request.points_xy else None
     labels: Any = np.array(request.labels) if request.points_xy else None
     boxes: Any = np.array(request.boxes_xyxy, dtype=float) if request.boxes_xyxy else None
-    masks, iou, _ = predictor.predict(points, labels, boxes, mask_input, request.wants_candidates)
+    masks, iou, _ = predictor.predict(points, labels, boxes, mask_input, request.wants_candidates, zoom=request.zoom)
     masks, iou = masks.reshape(-1, *masks.shape[-3:]), iou.reshape(-1, iou.shape[-1])
     order = np.argsort(-iou, axis=1, kind="stable")
     masks = np.take_along_axis(masks, order[:, :, None, None], axis=1)

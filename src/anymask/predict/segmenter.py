@@ -18,6 +18,8 @@ from anymask.model.transformer import ImageTokens
 
 PROMPTS_AT_ONCE = 16  # decoded together; more would not be faster, only larger (docs/log.md)
 
+CROP_SIDE = 384  # pixels that `lite` sees of a crop: as good as 512 for half of the work (docs/log.md)
+
 
 class TorchSegmenter:
     """Encode photos and decode prompts with a `Sam` module, wherever it lives and in its own precision."""
@@ -34,6 +36,11 @@ class TorchSegmenter:
     def low_res_hw(self) -> tuple[int, int]:
         """Size of low-resolution logits and of mask prompts (4h, 4w)."""
         return self.sam.prompt_encoder.mask_input_size
+
+    def for_crops(self) -> TorchSegmenter:
+        """The segmenter that looks at crops (`predict.zoom`): the same weights, for `lite` at a smaller side."""
+        encoder = self.sam.image_encoder
+        return TorchSegmenter(self.sam.at_side(CROP_SIDE)) if isinstance(encoder, LiteEncoder) else self
 
     @property
     def preset(self) -> str:
