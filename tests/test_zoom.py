@@ -74,7 +74,8 @@ def test_a_window_holds_its_box_and_lies_in_the_photo(width, height, shares, sid
         return  # refused by `check_prompts`
     window = window_around(np.array([x0, y0, x1, y1]), frame, side, margin)
     if window is None:
-        assert margin * max(min(x1, width) - max(x0, 0), min(y1, height) - max(y0, 0)) + 6 >= min(max(width, height), 48)
+        longer = max(min(x1, width) - max(x0, 0), min(y1, height) - max(y0, 0))
+        assert side / max(48, margin * (longer + 3)) <= max(frame.scale_xy), "a closer look was to be had"
         return
     left, top, right, bottom = window
     assert 0 <= left < right <= width and 0 <= top < bottom <= height
@@ -83,10 +84,10 @@ def test_a_window_holds_its_box_and_lies_in_the_photo(width, height, shares, sid
 
 
 def test_small_things_are_seen_sharply_and_in_their_place():
-    image, (small, _) = photo_with([(511, 93, 9), (150, 200, 120)])
+    image, (small, _) = photo_with([(511, 93, 9), (250, 200, 240)])
     finder = RedFinder()
     (embedding,) = finder.encode([image])
-    prompts = check_prompts(embedding.frame, finder.low_res_hw, box=np.array([[502, 84, 520, 102], [30, 80, 270, 320]]))
+    prompts = check_prompts(embedding.frame, finder.low_res_hw, box=np.array([[502, 84, 520, 102], [10, 0, 490, 400]]))
     looks = Zoom(finder, image, embedding).decode(prompts.batch, True)
     assert (looks[0].left, looks[0].top) != (0, 0) and looks[0].frame.original_hw == (48, 48)
     found = np.zeros(image.shape[:2], bool)
@@ -102,14 +103,15 @@ def test_prompts_move_into_the_crop():
     finder = RedFinder()
     (embedding,) = finder.encode([image])
     points = np.array([[[511.0, 93.0], [40.0, 380.0]]])
-    prompts = check_prompts(embedding.frame, finder.low_res_hw, points, np.array([[1, 0]]), np.array([502, 84, 520, 102]))
+    labels, box = np.array([[1, 0]]), np.array([502, 84, 520, 102])
+    prompts = check_prompts(embedding.frame, finder.low_res_hw, points, labels, box)
     (look,) = Zoom(finder, image, embedding).decode(prompts.batch, False)
     asked = finder.asked[-1]
     scale_x, scale_y = look.frame.scale_xy
-    np.testing.assert_allclose(asked.points_xy[0, 0], [(511 - look.left) * scale_x, (93 - look.top) * scale_y], rtol=1e-5)
-    np.testing.assert_allclose(
-        asked.boxes_xyxy[0], np.array([502 - look.left, 84 - look.top, 520 - look.left, 102 - look.top]) * scale_x, rtol=1e-5
-    )
+    assert scale_x == scale_y
+    place = np.array([look.left, look.top])
+    np.testing.assert_allclose(asked.points_xy[0, 0], (points[0, 0] - place) * scale_x, rtol=1e-5)
+    np.testing.assert_allclose(asked.boxes_xyxy[0], (box - np.tile(place, 2)) * scale_x, rtol=1e-5)
     assert asked.labels.tolist() == [[1, -1]], "a background click beyond the crop says nothing there"
 
 
