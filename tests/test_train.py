@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from train_data import write_discs
 
 from anymask.cli.train import find_recipe
 from anymask.core.errors import InputError, OptionError
-from anymask.data.augment import Augmentation, random_view
+from anymask.data.augment import Augmentation, masks_in_view, random_view, zoomed_view
 from anymask.data.loader import PromptDataset, collate
 from anymask.data.readers import read_shards
 from anymask.model.sam import Sam
@@ -188,6 +190,37 @@ def test_views_move_photo_and_masks_together() -> None:
         inside = np.nan_to_num(view[..., 0]) > 100
         assert view.shape == (64, 64, 3) and masks.shape == (1, 64, 64)
         assert (inside != masks[0].astype(bool)).mean() < 0.06
+
+
+@given(
+    st.integers(20, 300), st.integers(20, 300), st.lists(st.floats(0, 0.99), min_size=4, max_size=4),
+    st.integers(0, 10_000),
+)  # fmt: skip
+def test_a_zoomed_view_holds_its_mask_whole(height: int, width: int, shares: list[float], seed: int) -> None:
+    (x0, x1), (y0, y1) = (sorted(int(s * n) for s in part) for part, n in ((shares[:2], width), (shares[2:], height)))
+    x1, y1 = min(width - 1, x1 + 6), min(height - 1, y1 + 6)  # thinner masks may fall between the pixels of a view
+    x0, y0 = min(x0, x1 - 6), min(y0, y1 - 6)
+    mask = np.zeros((1, height, width), np.uint8)
+    mask[0, y0 : y1 + 1, x0 : x1 + 1] = 1
+    box = np.array([x0, y0, x1, y1])
+    view = zoomed_view((height, width), box, 128, Augmentation(flip=0.5), np.random.default_rng(seed))
+    top, left, bottom, right = view.window
+    assert 0 <= top <= y0 and y1 < bottom <= height and 0 <= left <= x0 and x1 < right <= width
+    assert max(view.drawn_hw) <= 128
+    drawn = masks_in_view(mask, view)[0]
+    for axis, (first, last, window) in enumerate(((y0, y1, bottom - top), (x0, x1, right - left))):
+        scale = view.drawn_hw[axis] / window
+        assert abs(drawn.any(axis=1 - axis).sum() - (last - first + 1) * scale) <= 2 + scale
+
+
+def test_zoom_shows_small_masks_larger(shards: Path) -> None:
+    photos = read_shards([shards])
+    sizes = {}
+    for zoom in (0.0, 1.0):
+        augmentation = Augmentation(zoom=zoom)
+        data = PromptDataset(photos, side=64, masks_per_photo=1, length=12, augmentation=augmentation)
+        sizes[zoom] = np.mean([data[i].masks.float().mean() for i in range(12)])
+    assert sizes[1.0] > 1.5 * sizes[0.0]
 
 
 @pytest.fixture(scope="module")
