@@ -81,25 +81,41 @@ def test_after_a_slow_mask_the_annotator_moves_on(tmp_path: Path, lite: TorchSeg
     kept.close()
 
 
-def test_prefilled_masks_are_accepted_or_rejected_and_not_counted_as_time(tmp_path: Path, lite: TorchSegmenter) -> None:
+def test_prefilled_masks_are_accepted_corrected_or_removed_and_not_counted_as_time(
+    tmp_path: Path, lite: TorchSegmenter
+) -> None:
     from anymask.core.rle import encode_one
+    from anymask.engine.corrections import compare_corrected
     from anymask.engine.records import NewMask
+    from anymask.engine.report_details import make_details
 
     kept, project, truth = disc_store(tmp_path, 1)
     begin_stage(kept, project, 2, remaining_images(kept, project))
     (image,) = kept.images(project)
     objects = truth.objects(image.sha256)
     assert objects is not None
-    nonsense = np.zeros(objects.shape[1:], bool)
+    nonsense, near = np.zeros(objects.shape[1:], bool), objects[2].copy()
     nonsense[:5, :5] = True
-    prefilled = [NewMask(encode_one(m), "detector", "model") for m in (objects[1], nonsense)]
-    good, bad = add_masks(kept, image.id, prefilled)
+    rows = np.flatnonzero(near.any(axis=1))
+    near[rows[: len(rows) // 4]] = False
+    assert 0.5 < mask_iou(near, objects[2]) < 0.9
+    prefilled = [NewMask(encode_one(m), "detector", "model") for m in (objects[1], nonsense, near, near)]
+    good, bad, odd, twin = add_masks(kept, image.id, prefilled)
     annotator = SimulatedAnnotator(kept, lite, truth, hand=ALL_DAY)
-    assert annotator.work(project).num_masks == 2  # the third object is there already
-    states = {mask.id: mask.state for mask in kept.masks([image.id])}
-    assert (states[good], states[bad], len(states)) == ("accepted", "rejected", 4)
+    assert annotator.work(project).num_masks == 1  # the other two objects are there already
+    states = {mask.id: mask.state for mask in kept.masks([image.id], all_versions=True)}
+    assert (states[good], states[bad], states[twin], len(states)) == ("accepted", "rejected", "rejected", 6)
+    (fixed,) = (mask for mask in kept.masks([image.id]) if mask.parent_id == odd)
+    assert fixed.state == "accepted" and mask_iou(decode_one(fixed.rle), objects[2]) >= ALL_DAY.satisfied_iou
+    clicks = len(fixed.prompts["points_xy"])
+    brushed = 1 - fixed.prompts["model_iou"] if fixed.prompts["brushed"] else 0
+    assert fixed.seconds == pytest.approx(ALL_DAY.look_s + ALL_DAY.click_s * clicks + 91 * brushed, abs=0.01)
     (stage,) = make_report(kept, project).stages
-    assert (stage.num_timed, stage.num_masks, stage.num_by_models) == (2, 3, 1)
+    assert (stage.num_timed, stage.num_masks, stage.num_by_models, stage.num_edited) == (1, 3, 1, 1)
+    found = compare_corrected(kept, project, stages=[2])
+    assert (found.num_same, found.num_edited, found.num_rejected) == (1, 1, 2)
+    (person,) = make_details(kept, project).people
+    assert person.num_reviews == 4 and person.seconds > 3 * ALL_DAY.look_s + fixed.seconds
     kept.close()
 
 

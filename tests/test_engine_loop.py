@@ -21,6 +21,7 @@ from anymask.cli.train import find_recipe
 from anymask.core.errors import CheckpointError, InputError, OptionError, StateError
 from anymask.core.rle import encode_one
 from anymask.engine.automatic import automatic_here, begin_automatic, generator_options, round_facts
+from anymask.engine.costs import KINDS
 from anymask.engine.held_out import HeldOut, HeldOutProtocol
 from anymask.engine.leases import next_task, save_masks
 from anymask.engine.models import ModelWatch, first_version, load_version, serve, serving_version, versions
@@ -197,6 +198,8 @@ def test_the_loop_is_killed_and_goes_on_to_its_end(tmp_path: Path) -> None:
     assert "+ automatic" in shown and "from first to serving model" in shown
     stages = {stage.stage: stage for stage in make_report(store, project).stages}
     assert stages.keys() == {1, 2, 3} or stages.keys() == {1, 2}
+    spent = {cost.kind: cost for cost in make_report(store, project).costs}
+    assert spent.keys() == set(KINDS) and all(cost.cpu_seconds > 0 for cost in spent.values())
     assert stages[1].num_images == 2 and stages[1].num_by_models == 0 and stages[1].seconds_per_mask > 0
     left = {state for states in status(store, project).tasks.values() for state in states}
     assert left <= {"done", "skipped"}

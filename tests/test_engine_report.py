@@ -5,23 +5,30 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import update
 from test_engine_store import HW, fill, place, server, store  # noqa: F401 - fixtures
 from typer.testing import CliRunner
 
 from anymask.cli.engine import app
 from anymask.core.rle import encode_one
 from anymask.engine.corrections import compare_corrected
+from anymask.engine.costs import spending
 from anymask.engine.leases import next_task, save_masks
 from anymask.engine.records import NewMask
 from anymask.engine.report import make_report
+from anymask.engine.report_costs import Price, people_seconds
 from anymask.engine.report_details import make_details
-from anymask.engine.report_page import Price, people_seconds, to_html
+from anymask.engine.report_page import to_html
 from anymask.engine.reviews import review, undo
 from anymask.engine.store import Store, make_store
+from anymask.engine.tables import costs
 from anymask.engine.versions import add_masks
 
 
@@ -84,13 +91,44 @@ def test_the_page_needs_nothing_else_and_escapes_names(tmp_path: Path) -> None:
     kept = make_store(tmp_path / "s.db", "<script>alert(1)</script>")
     project = with_corrections(kept)
     kept.add_model_version(project, "<b>v1</b><i>", "v1.pt", facts={"held_out": {"after": {"oracle": 50.0}}})
+    with spending(kept, project, "<u>odd</u>", 3):
+        pass
     page = to_html("<script>", make_report(kept, project), make_details(kept, project), Price(36.0))
     kept.close()
+    assert "<u>" not in page and "&lt;u&gt;odd" in page
     assert "<script" not in page and "<b>v1" not in page and "<i>" not in page
     assert not re.search(r'(?:src|href)="(?!#|data:)', page) and "@import" not in page
     assert page.count("<svg") == 7
     assert "66.7%" in page and "83.3%" in page and "4 of 4 corrected masks of stage 3" in page
     assert "0.57 €" in page, "51 s of drawing and 6 s of reviews at 36 € an hour"
+
+
+def test_computing_is_kept_by_round_and_kind_and_has_a_price(store: Store) -> None:  # noqa: F811
+    project = with_corrections(store)  # 9 masks of stage 3 that are not rejected, 2 of stage 1
+    assert make_report(store, project).cpu_seconds_per_mask(3) is None
+    with spending(store, project, "train", 5), pytest.raises(ValueError, match="stop"):
+        started = time.process_time()
+        while time.process_time() < started + 0.05:
+            pass
+        raise ValueError("stop")  # what failed is kept too
+    with store.transaction(writes=True) as connection:
+        connection.execute(update(costs).values(cpu_seconds=7200.0))
+    store.start_round(project, 3)
+    for _ in range(2):
+        with spending(store, project, "generate", 1):
+            subprocess.run([sys.executable, "-c", "sum(range(3_000_000))"], check=True)
+    counted = make_report(store, project)
+    train, generate = counted.costs
+    assert (train.round, train.kind, train.num_photos, train.cpu_seconds) == (1, "train", 5, 7200.0)
+    assert (generate.round, generate.stage, generate.num_photos) == (2, 3, 2)
+    assert generate.cpu_seconds > 0.05, "a child's time counts"
+    assert counted.cpu_seconds_per_mask(3) == pytest.approx(generate.cpu_seconds / 9)
+    assert counted.cpu_seconds_per_mask(1) is None, "training is for all masks"
+    page = to_html("street", counted, make_details(store, project), Price(36.0, "CHF", 0.5))
+    assert "retraining the model" in page and "2.0 h" in page and "1.00 CHF" in page
+    assert "1.57 CHF" in page, "with 57 s of people"
+    json_ = counted.to_json()["computing"]
+    assert json_["cpu_seconds"] == pytest.approx(7200 + generate.cpu_seconds)
 
 
 def test_an_empty_project_has_a_page_too_and_the_command_writes_it(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def detector(
 
     `anymask engine detector masks.db -o detector.safetensors`
     """
+    from anymask.engine.costs import spending
     from anymask.engine.detector import save_detector
     from anymask.engine.detector_training import DetectorRecipe, stage_one_boxes, train_detector
     from anymask.engine.models import first_version, load_version
@@ -78,7 +79,8 @@ def detector(
     store, project_id = open_project(database, project)
     data = stage_one_boxes(store, project_id)
     model = first_version(store, project_id)
-    trained, facts = train_detector(store, load_version(model), data, DetectorRecipe(steps), say)
+    with spending(store, project_id, "detector", len(data.image_ids)):
+        trained, facts = train_detector(store, load_version(model), data, DetectorRecipe(steps), say)
     save_detector(trained, output, {**facts, "model_version": model.name})
     store.close()
     print(f"{output}: trained on {facts['num_boxes']:,} boxes of {facts['num_photos']:,} photos")

@@ -23,18 +23,19 @@ def report(
     hourly: Annotated[
         float | None, typer.Option(min=0, help="What an hour of a person costs; the page tells costs then.")
     ] = None,
-    currency: Annotated[str, typer.Option(help="Of that.")] = "€",
+    core_hourly: Annotated[float, typer.Option(min=0, help="What an hour of a core costs, with --hourly.")] = 0.0,
+    currency: Annotated[str, typer.Option(help="Of these.")] = "€",
 ) -> None:
     """Count masks, time per mask and masks per image by round and stage, and reviews.
 
     The page also compares automatic with corrected masks, shows sizes, shapes and places of masks, models, people and
-    costs. Shapes are measured on photos chosen at random.
+    costs. Shapes are measured on photos chosen at random. Computing is the processor time of the engine's commands.
 
     **Examples**
 
     `anymask engine report masks.db --json`
 
-    `anymask engine report masks.db --html report.html --hourly 9.50`
+    `anymask engine report masks.db --html report.html --hourly 9.50 --core-hourly 0.05`
     """
     from anymask.core.errors import OptionError
     from anymask.engine.corrections import compare_corrected
@@ -46,9 +47,10 @@ def report(
     counted = make_report(store, project_id)
     compared = compare_corrected(store, project_id)
     if html is not None:
-        from anymask.engine.report_page import Price, write_report
+        from anymask.engine.report_costs import Price
+        from anymask.engine.report_page import write_report
 
-        price = None if hourly is None else Price(hourly, currency)
+        price = None if hourly is None else Price(hourly, currency, core_hourly)
         name = project or store.project_names()[0]
         write_report(store, project_id, name, html, price=price)
         print(f"{html}: open it in a browser", file=sys.stderr)
@@ -87,4 +89,12 @@ def _print_report(report: Report) -> None:
         )
     if report.reviews:
         print("reviews: " + ", ".join(f"{num:,} {action}" for action, (num, _) in sorted(report.reviews.items())))
+    for cost in report.costs:
+        print(
+            f"computing, round {cost.round}, {cost.kind}: {cost.cpu_seconds:,.1f} processor seconds, "
+            f"{cost.num_photos:,} photos"
+        )
+    if report.costs and report.num_masks:
+        each = report.cpu_seconds / report.num_masks
+        print(f"computing: {report.cpu_seconds:,.0f} processor seconds, {each:,.2f} a mask")
     print_tasks(report.tasks)

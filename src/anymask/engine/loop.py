@@ -15,6 +15,7 @@ from typing import Any
 from anymask.core.errors import OptionError, StateError
 from anymask.engine.annotator import SimulatedAnnotator
 from anymask.engine.automatic import automatic_here, begin_automatic, generator_options
+from anymask.engine.costs import spending
 from anymask.engine.detector import load_detector, save_detector
 from anymask.engine.detector_training import DetectorRecipe, stage_one_boxes, train_detector
 from anymask.engine.models import ModelVersion, file_hash, first_version, load_version, serving_version, versions
@@ -108,7 +109,8 @@ class _Step:
         key = encoder_key(segmenter.sam)
         if not file.is_file():
             data = stage_one_boxes(self.store, self.project_id)
-            trained, facts = train_detector(self.store, segmenter, data, self.plan.detector, self.say)
+            with spending(self.store, self.project_id, "detector", len(data.image_ids)):
+                trained, facts = train_detector(self.store, segmenter, data, self.plan.detector, self.say)
             save_detector(trained, file, {**facts, "model_version": model.name})
         rules = PrefillRules.for_model(segmenter, **self.plan.prefill)
         filler = Prefiller(self.store, segmenter, load_detector(file, key), rules, model.id)

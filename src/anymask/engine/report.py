@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, case, func, select
 
+from anymask.engine.costs import MAKING, Cost, count_costs
 from anymask.engine.leases import is_leased
 from anymask.engine.store import Store
 from anymask.engine.tables import STAGES, images, masks, reviews, rounds, tasks
@@ -57,7 +58,7 @@ class StageReport:
 
 @dataclass(frozen=True)
 class Report:
-    """A project in numbers. tasks: kind → state → number. reviews: action → (number, seconds)."""
+    """A project in numbers. tasks: kind → state → number. reviews: action → (number, seconds). costs: of computing."""
 
     num_images: int
     num_unreadable: int
@@ -65,6 +66,18 @@ class Report:
     tasks: dict[str, dict[str, int]]
     reviews: dict[str, tuple[int, float]]
     stages: tuple[StageReport, ...]
+    costs: tuple[Cost, ...] = ()
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Of all computing that was kept."""
+        return sum(cost.cpu_seconds for cost in self.costs)
+
+    def cpu_seconds_per_mask(self, stage: int) -> float | None:
+        """Of making a stage's masks over all rounds, for each that is not rejected; None where nothing was kept."""
+        spent = sum(cost.cpu_seconds for cost in self.costs if cost.stage == stage and cost.kind in MAKING)
+        num_masks = sum(row.num_masks for row in self.stages if row.stage == stage)
+        return spent / num_masks if spent and num_masks else None
 
     @property
     def num_masks(self) -> int:
@@ -79,6 +92,13 @@ class Report:
             "tasks": self.tasks,
             "reviews": {action: {"num": num, "seconds": s} for action, (num, s) in self.reviews.items()},
             "stages": [stage.to_json() for stage in self.stages],
+            "computing": {
+                "cpu_seconds": self.cpu_seconds,
+                "cpu_seconds_per_mask": {
+                    str(stage): each for stage in STAGES if (each := self.cpu_seconds_per_mask(stage)) is not None
+                },
+                "by_round": [cost.to_json() for cost in self.costs],
+            },
         }
 
 
@@ -117,6 +137,7 @@ def make_report(store: Store, project_id: int) -> Report:
             tasks=_count_tasks(connection, project_id),
             reviews={action: (num, float(seconds)) for action, num, seconds in connection.execute(by_action)},
             stages=_stages(connection, project_id),
+            costs=count_costs(connection, project_id),
         )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from anymask.core.errors import StateError
+from anymask.engine.costs import spending
 from anymask.engine.held_out import HeldOut, HeldOutScore
 from anymask.engine.models import ModelVersion, file_hash, load_version, serving_version, version, versions
 from anymask.engine.publish import DataSet, publish
@@ -62,14 +63,20 @@ def retrain(
         raise StateError("no model serves this project yet; name the first with models.first_version.")
     work = settings.work
     name = f"v{len(versions(store, project_id))}"
-    before = settings.held_out.score_once(work / "scores", _hash_of(parent), lambda: load_version(parent), say)
+
+    def judge(model: ModelVersion) -> HeldOutScore:
+        with spending(store, project_id, "held-out", len(settings.held_out.photos)):
+            return settings.held_out.score_once(work / "scores", _hash_of(model), lambda: load_version(model), say)
+
+    before = judge(parent)
     about = {"version": name, "parent": parent.name, "parent_sha256": parent.sha256}
     data = publish(store, project_id, work / "datasets" / name, about)
     say(f"{name}: {data.num_masks:,} masks on {data.num_photos:,} photos in {data.folder}")
-    weights = _train(settings, data, parent, work / "runs" / name)
+    with spending(store, project_id, "train", data.num_photos):
+        weights = _train(settings, data, parent, work / "runs" / name)
     digest = file_hash(weights)
     trained = ModelVersion(-1, name, str(weights), digest, parent.id, {}, False)
-    after = settings.held_out.score_once(work / "scores", digest, lambda: load_version(trained), say)
+    after = judge(trained)
     facts = {
         "data_set": str(data.folder),
         "data_set_sha256": data.sha256,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from anymask.core.errors import InputError
-from anymask.core.geometry import to_model_xy
+from anymask.core.geometry import to_model_xy, to_model_xyxy
 from anymask.core.masks import mask_iou
 from anymask.core.types import Embedding, PromptBatch
 from anymask.evaluate.interactive import first_clicks, next_click
@@ -23,12 +23,14 @@ STABILITY_OFFSET = 1.0  # as the official generator's
 class Hand:
     """How the simulated annotator works. Times are in a person's seconds.
 
-    satisfied_iou: no further click once the mask is this good. max_clicks: then the rest is done by brush.
+    satisfied_iou: no further click once the mask is this good; a prefilled one is accepted. max_clicks: then the rest
+    is done by brush. worth_iou: a prefilled mask that agrees less with its object is removed, not corrected.
     start_s: finding the object and the first click; a box by extreme points takes 7 s (PAPER §4.2: 14 s a mask is
     twice that). click_s: each further click (the paper gives none). by_hand_s: a mask without a model, 6.5 × 14 s in
     the paper; the brush takes the part of it that the clicks left wrong. move_on_s: after a mask that took longer, go
     to the next photo; the paper's hint is 30 s, but at 34 s a mask in the beginning people cannot have kept to it.
     Those 34 s are 5 clicks that reach an IoU of 0.77, the 14 s later 5 clicks that reach 0.99.
+    look_s: judging a prefilled mask, with the click that accepts or removes it (the paper gives none).
     """
 
     satisfied_iou: float = 0.9
@@ -37,14 +39,17 @@ class Hand:
     click_s: float = 1.5
     by_hand_s: float = 91.0
     move_on_s: float = 60.0
+    look_s: float = 2.0
+    worth_iou: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 < self.satisfied_iou <= 1 or self.max_clicks < 1:
-            raise InputError("satisfied_iou lies in 0 … 1 and max_clicks is 1 or more.")
+        if not 0 < self.satisfied_iou <= 1 or not 0 < self.worth_iou <= 1 or self.max_clicks < 1:
+            raise InputError("satisfied_iou and worth_iou lie in 0 … 1, and max_clicks is 1 or more.")
 
-    def seconds(self, num_clicks: int, brushed: float) -> float:
-        """Time for a mask: brushed is the part, 0 … 1, that was drawn by hand."""
-        return self.start_s + self.click_s * (num_clicks - 1) + self.by_hand_s * brushed
+    def seconds(self, num_clicks: int, brushed: float, *, prefilled: bool = False) -> float:
+        """Time for a mask. brushed: the part, 0 … 1, that was drawn by hand. prefilled: it was there, and corrected."""
+        begun = self.look_s + self.click_s if prefilled else self.start_s
+        return begun + self.click_s * (num_clicks - 1) + self.by_hand_s * brushed
 
 
 @dataclass(frozen=True)
@@ -69,22 +74,27 @@ class DrawnMask:
         return {**clicks, "brushed": self.brushed, "model_iou": round(self.model_iou, 4)}
 
 
-def draw_masks(segmenter: TorchSegmenter, embedding: Embedding, truth: np.ndarray, hand: Hand) -> list[DrawnMask]:
+def draw_masks(
+    segmenter: TorchSegmenter, embedding: Embedding, truth: np.ndarray, hand: Hand, boxes_xyxy: np.ndarray | None = None
+) -> list[DrawnMask]:
     """Draw the objects truth (P, H, W) bool, none of them empty; all of them click together on one embedding.
 
     The first click is the centre, later ones the middle of the error region; logits are fed back and one mask is taken,
-    as in training.
+    as in training. boxes_xyxy (P, 4), pixels of the photo: correct what the model makes of these boxes instead, as
+    prefilled masks were made.
     """
     drawn: dict[int, DrawnMask] = {}
     going = np.arange(len(truth))
-    points = first_clicks(truth, "center")[:, None].astype(np.float64)
+    is_new = boxes_xyxy is None
+    points = first_clicks(truth, "center")[:, None].astype(np.float64) if is_new else np.zeros((len(truth), 0, 2))
     labels = np.ones(points.shape[:2], np.float32)
+    boxes = None if is_new else to_model_xyxy(boxes_xyxy, embedding.frame).astype(np.float32)
     previous: np.ndarray | None = None
-    for turn in range(hand.max_clicks):
-        if not going.size:
-            break
-        coords = to_model_xy(points, embedding.frame).astype(np.float32)
-        answer = segmenter.decode(embedding, PromptBatch(coords, labels, None, previous), turn == 0)
+    while going.size:
+        num_clicks = points.shape[1]
+        coords = to_model_xy(points, embedding.frame).astype(np.float32) if num_clicks else None
+        prompts = PromptBatch(coords, labels if num_clicks else None, boxes, previous)
+        answer = segmenter.decode(embedding, prompts, previous is None)
         low_res, predicted = answer.low_res.float().cpu().numpy(), answer.predicted_iou.float().cpu().numpy()
         best = predicted.argmax(axis=1)
         upscaler = PatchUpscaler(embedding.frame, (low_res.shape[-2], low_res.shape[-1]))
@@ -94,7 +104,7 @@ def draw_masks(segmenter: TorchSegmenter, embedding: Embedding, truth: np.ndarra
             patch = upscaler.above(np.ascontiguousarray(low_res[row, slot]), level - STABILITY_OFFSET)
             mask, target = _whole(patch, level, truth.shape[1:]), truth[at]
             iou = mask_iou(mask, target)
-            if iou >= hand.satisfied_iou or turn + 1 == hand.max_clicks:
+            if iou >= hand.satisfied_iou or num_clicks == hand.max_clicks:
                 brushed = iou < hand.satisfied_iou
                 drawn[int(at)] = DrawnMask(
                     target if brushed else mask,
@@ -104,7 +114,7 @@ def draw_masks(segmenter: TorchSegmenter, embedding: Embedding, truth: np.ndarra
                     float(predicted[row, slot]),
                     float(np.nan_to_num(stability(patch.values, level, STABILITY_OFFSET))),
                     brushed,
-                    hand.seconds(turn + 1, 1 - iou if brushed else 0.0),
+                    hand.seconds(num_clicks, 1 - iou if brushed else 0.0, prefilled=not is_new),
                 )
                 continue
             xy, label = next_click(mask, target)
@@ -114,6 +124,7 @@ def draw_masks(segmenter: TorchSegmenter, embedding: Embedding, truth: np.ndarra
         if stay:
             points = np.concatenate([points[stay], np.array(clicks, np.float64)[:, None]], axis=1)
             labels = np.concatenate([labels[stay], np.array(ids, np.float32)[:, None]], axis=1)
+            boxes = None if boxes is None else boxes[stay]
             previous = low_res[stay, best[stay]][:, None]
         going = going[stay]
     return [drawn[i] for i in range(len(truth))]

@@ -10,6 +10,7 @@ from sqlalchemy import func, select, update
 
 from anymask.core.errors import ImageError, LeaseError, unknown_name
 from anymask.core.images import read_image
+from anymask.engine.costs import spending
 from anymask.engine.database import database_time
 from anymask.engine.leases import finish_task, insert_tasks, is_leased, next_task
 from anymask.engine.photos import check_photo
@@ -112,14 +113,15 @@ def work_off(
 
     do: saves masks under the lease, finishes the task, returns how many masks. A photo that is gone from the disk, has
     changed or cannot be used closes its task as skipped; nothing else stops. Killed at any moment, a worker of the same
-    name goes on with the task it held, another one once the lease has run out.
+    name goes on with the task it held, another one once the lease has run out. Processor time is kept (`costs`).
     """
     num_photos = num_masks = 0
     skipped: list[tuple[str, str]] = []
     while lease := next_task(store, project_id, worker, kind):
         try:
-            photo = read_image(check_photo(store, lease.image_id))
-            num_masks += do(lease, photo)
+            with spending(store, project_id, kind, 1, lease.round_id):
+                photo = read_image(check_photo(store, lease.image_id))
+                num_masks += do(lease, photo)
             num_photos += 1
         except LeaseError as error:
             say(f"{worker}: {error}")

@@ -2,6 +2,7 @@
 
     projects ─┬─ model_versions
               ├─ rounds (number 1, 2 …; a stage of the paper and the model that served it)
+              │    └─ costs (what computing took, by kind)
               └─ images ─┬─ masks (immutable versions: an edit is a new row that names its parent)
                          │    └─ reviews (accept, edit, reject, undo)
                          └─ tasks (annotate, review …; leased to one worker at a time)
@@ -196,4 +197,18 @@ reviews = Table(
     UniqueConstraint("undoes_id"),
     Index(None, "mask_id"),
     Index(None, "project_id", "action"),
+)
+
+costs = Table(
+    "costs",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    _reference("project_id", "projects.id"),
+    _reference("round_id", "rounds.id"),
+    Column("kind", Text, nullable=False),
+    Column("num_photos", Integer, nullable=False),
+    Column("cpu_seconds", Double, nullable=False),
+    Column("seconds", Double, nullable=False),  # by the clock
+    Column("created_at", Double, nullable=False),
+    Index(None, "project_id"),
 )
