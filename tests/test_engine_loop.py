@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from engine_discs import disc_store, stage_one
 from train_data import write_discs
 from typer.testing import CliRunner
 
+from anymask.cli.engine_run import recipe_of
 from anymask.cli.main import app
 from anymask.cli.train import find_recipe
 from anymask.core.errors import CheckpointError, InputError, OptionError, StateError
@@ -29,12 +32,14 @@ from anymask.engine.publish import open_published, publish
 from anymask.engine.records import NewMask
 from anymask.engine.report import make_report, status
 from anymask.engine.report_details import make_details
-from anymask.engine.retrain import Retraining, retrain
+from anymask.engine.retrain import Retraining, recipe_for, retrain
 from anymask.engine.reviews import review
 from anymask.engine.stages import remaining_images
 from anymask.engine.store import Store, open_store
 from anymask.engine.truth import Truth
+from anymask.model import presets
 from anymask.train.config import load_config
+from anymask.weights.save import save_model
 
 TINY = "phases=[{until_step: 2, image_size: 64, photos: 1, masks: 1, num_clicks: 1, num_empty: 0}]"
 FEW = {"points_per_side": 3, "pred_iou_thresh": 0.1, "stability_score_thresh": 0.1}
@@ -169,6 +174,24 @@ def test_a_worse_model_is_kept_but_does_not_serve(tmp_path: Path) -> None:
     assert [line.split()[0] for line in shown.splitlines() if "serves" in line] == ["v2"]
     with pytest.raises(CheckpointError, match="cannot be read"):
         serve(store, project, str(tmp_path / "nothing.safetensors"))
+    store.close()
+
+
+def test_a_vit_gets_its_own_recipe_and_another_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(presets.VIT_SIZES, "vit_b", presets.ViTSize(32, 2, 2, (1,)))
+    torch.manual_seed(0)
+    save_model(presets.build_sam("vit_b"), tmp_path / "vit.safetensors", "vit_b")
+    store, project, _ = annotated(tmp_path)
+    first = serve(store, project, str(tmp_path / "vit.safetensors"))
+    assert recipe_for(first) == ("finetune_decoder", ["model=vit_b", "decoder_depth=2"])
+    with pytest.raises(OptionError, match=r"trains lite, but v0 .* vit_b: --config finetune_decoder --set model=vit_b"):
+        retrain(store, project, settings(tmp_path))
+    words = ["phases=[{until_step: 1, image_size: 0, photos: 1, masks: 1, num_clicks: 1, num_empty: 0}]"]
+    name, changes = recipe_of(first, None)
+    chosen = replace(settings(tmp_path), config=load_config(find_recipe(name), [*changes, *words]), recipe=name)
+    made = retrain(store, project, chosen).model
+    assert made.facts["recipe"] == "finetune_decoder" and made.facts["config"]["model"] == "vit_b"
+    assert recipe_of(made, None) == recipe_of(first, None) and recipe_of(made, "engine") == ("engine", [])
     store.close()
 
 

@@ -12,13 +12,17 @@ from anymask.cli.engine_shared import Database, Project, open_project
 from anymask.core.errors import OptionError
 
 if TYPE_CHECKING:
+    from anymask.engine.models import ModelVersion
     from anymask.engine.retrain import Retraining
 
 HeldOut = Annotated[
     list[Path], typer.Option("--held-out", help="Photos with masks to judge models by; never trained on. May repeat.")
 ]
 Work = Annotated[Path | None, typer.Option(help="Folder of data sets, runs and scores. Default: beside the database.")]
-Config = Annotated[str, typer.Option(help="Recipe by name, or a YAML file.")]
+Config = Annotated[
+    str | None,
+    typer.Option(help="Recipe by name, or a YAML file. Default: `engine` for lite, `finetune_decoder` for a ViT."),
+]
 Override = Annotated[list[str], typer.Option("--set", help="Override of the recipe, such as `lr=1e-4`. May repeat.")]
 
 
@@ -64,7 +68,7 @@ def retrain(
     held_out: HeldOut,
     project: Project = None,
     work: Work = None,
-    config: Config = "engine",
+    config: Config = None,
     override: Override = [],  # noqa: B006
     margin: Annotated[float, typer.Option(help="Points of mIoU that a promoted model may be worse by.")] = 0.0,
 ) -> None:
@@ -81,8 +85,9 @@ def retrain(
     from anymask.engine.retrain import retrain as retrain_model
 
     store, project_id = open_project(database, project)
-    first_version(store, project_id)
-    made = retrain_model(store, project_id, settings(database, work, held_out, config, override, margin), say)
+    first = first_version(store, project_id)
+    chosen = settings(database, work, held_out, recipe_of(first, config), override, margin)
+    made = retrain_model(store, project_id, chosen, say)
     store.close()
     print(f"{made.model.name}: {made.data.num_masks:,} masks, data set {made.data.folder}")
     print(f"one click {made.before.selected:.1f} → {made.after.selected:.1f} mIoU on {made.after.num_masks:,} masks")
@@ -99,7 +104,7 @@ def run(
     unlabelled: Annotated[list[Path], typer.Option(help="More photos, for stage 3. May repeat.")] = [],  # noqa: B006
     project: Project = None,
     work: Work = None,
-    config: Config = "engine",
+    config: Config = None,
     override: Override = [],  # noqa: B006
     max_masks: Annotated[int, typer.Option(help="Objects that the annotator marks on a photo, at most.")] = 24,
     move_on: Annotated[float, typer.Option(help="Seconds of a mask after which to go to the next photo.")] = 60.0,
@@ -127,6 +132,7 @@ def run(
     from anymask.engine.gain import draw_gain, gain_curve, gain_table
     from anymask.engine.held_out import HeldOutProtocol
     from anymask.engine.loop import LoopPlan, run_loop
+    from anymask.engine.models import first_version
     from anymask.engine.report import make_report
     from anymask.engine.simulated_clicks import Hand
     from anymask.engine.truth import add_truth_photos, read_truth
@@ -138,7 +144,9 @@ def run(
         )
     protocol = HeldOutProtocol(dev_photos, dev_masks, dev_clicks)
     known = read_truth(truth, max_masks)
-    chosen = settings(database, work, held_out, config, override, margin, protocol)
+    store, project_id = open_project(database, project)
+    recipe = recipe_of(first_version(store, project_id), config)
+    chosen = settings(database, work, held_out, recipe, override, margin, protocol)
     plan = LoopPlan(
         whole_numbers(stages),
         whole_numbers(photos),
@@ -148,7 +156,6 @@ def run(
         DetectorRecipe(detector_steps),
         generator=parse_options(generator),
     )
-    store, project_id = open_project(database, project)
     more = (photo for place in unlabelled for photo in open_dataset(place))
     for group in (known.photos.values(), more):
         add_truth_photos(store, project_id, group, chosen.work / "photos")
@@ -166,7 +173,7 @@ def settings(
     database: str,
     work: Path | None,
     held_out: list[Path],
-    config: str,
+    recipe: tuple[str, list[str]],
     override: list[str],
     margin: float,
     protocol: object = None,
@@ -179,10 +186,17 @@ def settings(
 
     if work is None and "://" in database:
         raise OptionError("name a folder for data sets and runs: --work FOLDER.")
-    recipe = find_recipe(config)
+    path = find_recipe(recipe[0])
     folder = work or Path(database).with_suffix("").with_name(f"{Path(database).stem}-engine")
     judged = Photos.read(held_out, protocol)  # type: ignore[arg-type]
-    return Retraining(folder.resolve(), load_config(recipe, override), judged, recipe.stem, margin=margin)
+    return Retraining(folder.resolve(), load_config(path, [*recipe[1], *override]), judged, path.stem, margin=margin)
+
+
+def recipe_of(model: ModelVersion, config: str | None) -> tuple[str, list[str]]:
+    """The named recipe, or the one that suits the model, with its overrides."""
+    from anymask.engine.retrain import recipe_for
+
+    return (config, []) if config is not None else recipe_for(model)
 
 
 def whole_numbers(text: str) -> list[int]:

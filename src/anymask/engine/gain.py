@@ -55,10 +55,15 @@ def gain_table(points: Sequence[Point], report: Report) -> str:
     for stage in report.stages:
         seconds = stage.seconds_per_mask
         time = "" if seconds is None else f", {seconds:.1f} s a mask of people"
+        each = report.cpu_seconds_per_mask(stage.stage)
+        computing = "" if each is None else f", {each:.1f} processor seconds a mask"
         lines.append(
             f"stage {stage.stage} ({stage.stage_name}): {stage.num_masks:,} masks on {stage.num_images:,} photos, "
-            f"{stage.num_by_models:,} by models{time}"
+            f"{stage.num_by_models:,} by models{time}{computing}"
         )
+    for kind in dict.fromkeys(cost.kind for cost in report.costs):
+        spent = sum(cost.cpu_seconds for cost in report.costs if cost.kind == kind)
+        lines.append(f"computing, {kind}: {spent:,.0f} processor seconds")
     return "\n".join(lines)
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from anymask.core.errors import StateError
+from anymask.core.errors import OptionError, StateError
 from anymask.engine.costs import spending
 from anymask.engine.held_out import HeldOut, HeldOutScore
 from anymask.engine.models import ModelVersion, file_hash, load_version, serving_version, version, versions
@@ -15,6 +15,8 @@ from anymask.engine.publish import DataSet, publish
 from anymask.engine.store import Store
 from anymask.train.config import TrainConfig
 from anymask.train.loop import Trainer
+from anymask.weights.read import read_state_dict
+from anymask.weights.recognise import recognise
 
 OVERSAMPLE = 10  # people's masks beside automatic ones (PAPER §3.4, §7.7)
 
@@ -50,17 +52,39 @@ class Retrained:
         return self.model.is_promoted
 
 
+def recipe_for(model: ModelVersion) -> tuple[str, list[str]]:
+    """Name and overrides of the recipe that suits a version's weights: `engine` for lite; for a ViT prompt encoder and
+    decoder alone, on embeddings that are computed once.
+    """
+    preset, depth = recognise(read_state_dict(model.file))
+    if preset == "lite":
+        return "engine", []
+    return "finetune_decoder", [f"model={preset}", f"decoder_depth={depth}"]
+
+
+def check_recipe(config: TrainConfig, model: ModelVersion) -> None:
+    """OptionError, with what to give instead, where a recipe trains another model than the one that serves."""
+    preset, _ = recognise(read_state_dict(model.file))
+    if {"default": "vit_h"}.get(config.model, config.model) != preset:
+        name, changes = recipe_for(model)
+        words = " ".join([f"--config {name}", *(f"--set {change}" for change in changes)])
+        more = "" if preset == "lite" else f", or --config finetune_lora --set model={preset}"
+        raise OptionError(f"the recipe trains {config.model}, but {model.name} that serves is {preset}: {words}{more}.")
+
+
 def retrain(
     store: Store, project_id: int, settings: Retraining, say: Callable[[str], None] = lambda text: None
 ) -> Retrained:
     """Make the next model version. Stopped at any moment, the same call goes on where it was.
 
     The version's data set, recipe, scores and parent are recorded with it. Raises StateError without a serving model
-    (`models.first_version` makes one), InputError where there is nothing to train on.
+    (`models.first_version` makes one), InputError where there is nothing to train on, OptionError for a recipe of
+    another model.
     """
     parent = serving_version(store, project_id)
     if parent is None:
         raise StateError("no model serves this project yet; name the first with models.first_version.")
+    check_recipe(settings.config, parent)
     work = settings.work
     name = f"v{len(versions(store, project_id))}"
 
