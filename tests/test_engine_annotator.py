@@ -27,7 +27,7 @@ from anymask.engine.truth import read_truth
 from anymask.engine.versions import add_masks
 from anymask.predict.segmenter import TorchSegmenter
 
-ALL_DAY = Hand(move_on_s=1e9)
+ALL_DAY = Hand(max_clicks=3, move_on_s=1e9)
 
 
 @pytest.fixture(scope="module")

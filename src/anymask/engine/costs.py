@@ -65,7 +65,7 @@ def count_costs(connection: Connection, project_id: int) -> tuple[Cost, ...]:
     query = select(rounds.c.number, rounds.c.stage, costs.c.kind, *sums).join(rounds, rounds.c.id == costs.c.round_id)
     query = query.where(costs.c.project_id == project_id).group_by(rounds.c.number, rounds.c.stage, costs.c.kind)
     rows = connection.execute(query.order_by(rounds.c.number, costs.c.kind))
-    return tuple(Cost(*row[:3], int(row[3]), float(row[4]), float(row[5])) for row in rows)
+    return tuple(Cost(row[0], row[1], row[2], int(row[3]), float(row[4]), float(row[5])) for row in rows)
 
 
 def _cpu_seconds() -> float:

@@ -75,8 +75,8 @@ def _tiles(report: Report, details: Details, price: Price | None) -> str:
     if price is not None and seconds:
         each = price.amount(seconds, report.cpu_seconds) / max(1, report.num_masks)
         whom = "people and computing" if price.per_core_hour else "people"
-        total = price.of(seconds, report.cpu_seconds)
-        tiles.append((total, f"for {whom}, {each:.4f} {escape(price.currency)} a mask"))
+        amount = price.of(seconds, report.cpu_seconds)
+        tiles.append((amount, f"for {whom}, {each:.4f} {escape(price.currency)} a mask"))
     return (
         "<div class=tiles>" + "".join(f"<div class=tile><b>{big}</b><span>{small}</span></div>" for big, small in tiles)
     ) + "</div>"
