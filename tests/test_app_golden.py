@@ -19,6 +19,7 @@ from anymask.core.masks import mask_to_logits
 from anymask.core.rle import encode_one
 from anymask.model.upscale import upscale_logits
 from anymask.predict.formats.outlines import joined, to_outlines
+from anymask.predict.zoom import Look, to_window, window_around
 
 GOLDEN = Path(__file__).parent / "golden" / "web.json"
 
@@ -36,6 +37,9 @@ def golden() -> dict[str, Any]:
         "outlines": [
             outline_case(rng, hw, fill)
             for hw, fill in [((9, 12), 0.3), ((16, 16), 0.5), ((20, 31), 0.7), ((1, 1), 1.0)]
+        ],
+        "closer": [
+            closer_case(rng, hw, box) for hw, box in [((300, 400), (31, 40, 60, 55)), ((500, 90), (2, 300, 30, 360.5))]
         ],
         "prompts": [prompt_case(rng, hw) for hw in [((64, 64)), ((48, 64))]],
     }
@@ -86,6 +90,23 @@ def prompt_case(rng: np.random.Generator, hw: tuple[int, int]) -> dict[str, Any]
     mask = np.kron(rng.random((hw[0] // 8, hw[1] // 8)) < 0.4, np.ones((8, 8))).astype(bool)
     logits = mask_to_logits(mask, Frame.of(hw, 64), (32, 32))[0]
     return {"hw": list(hw), "side": 64, "cells": 32, "mask": encode_one(mask), "logits": logits.ravel().tolist()}
+
+
+def closer_case(rng: np.random.Generator, hw: tuple[int, int], box: tuple[float, ...]) -> dict[str, Any]:
+    """A window of the photo, and logits on the way from the photo to it and back."""
+    photo = Frame.of(hw, 64)
+    window = window_around(np.array(box), photo, 64, 1.3)
+    assert window is not None
+    x0, y0, x1, y1 = window
+    crop = Frame.of((y1 - y0, x1 - x0), 64)
+    seen = rng.normal(0, 5, (1, 16, 16)).astype(np.float32).round(2)
+    back = Look(seen, np.ones(1, np.float32), crop, x0, y0).on(photo, (16, 16))[0]
+    into = to_window(seen[0], photo, window, crop, (16, 16))
+    return {
+        "hw": list(hw), "side": 64, "box": list(box), "margin": 1.3, "window": list(window), "cells": 16,
+        "logits": seen.ravel().tolist(), "back": [round(float(v), 4) for v in back.ravel()],
+        "into": [round(float(v), 4) for v in into.ravel()],
+    }  # fmt: skip
 
 
 def test_python_gives_what_the_app_is_held_to() -> None:

@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { describe, expect, it } from "vitest";
+import { boxOfLogits, resample, windowAround } from "../src/core/closer";
 import { contours } from "../src/core/contours";
 import { frameOf, scaledHw, toModelXy, toModelXyxy, toOriginalXy, type Hw, type Xy, type Xyxy } from "../src/core/geometry";
 import { outlines } from "../src/core/outlines";
@@ -154,5 +155,29 @@ describe("contours", () => {
       }
       expect(ends.at(-1)).toBe(xy.length / 2);
     }
+  });
+});
+
+describe("a closer look", () => {
+  it.each(web.closer as {
+    hw: Hw; side: number; box: Xyxy; margin: number; window: number[]; cells: number; logits: number[]; back: number[]; into: number[];
+  }[])("at $box of $hw", (c) => {
+    const frame = frameOf(c.hw, c.side);
+    const window = windowAround(c.box, frame, c.side, c.margin)!;
+    expect(window).toEqual(c.window);
+    const crop = frameOf([window[3] - window[1], window[2] - window[0]], c.side);
+    const photo = { frame, cells: c.cells, at: [0, 0] as const };
+    const part = { frame: crop, cells: c.cells, at: [window[0], window[1]] as const };
+    const logits = Float32Array.from(c.logits);
+    resample(logits, part, photo).forEach((v, i) => expect(Math.abs(v - c.back[i])).toBeLessThan(2e-3));
+    resample(logits, photo, part).forEach((v, i) => expect(Math.abs(v - c.into[i])).toBeLessThan(2e-3));
+  });
+  it("is not to be had of what fills the photo, or of nothing", () => {
+    const frame = frameOf([300, 400], 64);
+    expect(windowAround([5, 5, 390, 290], frame, 64, 1.3)).toBeNull();
+    expect(boxOfLogits(new Float32Array(256).fill(-1), 16, frame)).toBeNull();
+    const logits = new Float32Array(256).fill(-1);
+    logits[3 * 16 + 5] = 1; // a cell is 25 pixels
+    expect(boxOfLogits(logits, 16, frame)).toEqual([125, 75, 149, 99]);
   });
 });

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import cv2
 import numpy as np
 
 from anymask.core.arrays import as_numpy
@@ -76,19 +75,19 @@ class _Cells:
         return side / self.hw[1] / scale_x, side / self.hw[0] / scale_y
 
 
-def _resample(logits: np.ndarray, source: _Cells, frame: Frame, hw: tuple[int, int], at: Window | None = None) -> Any:
-    """Logits of `source` on the cells (h, w) of another frame, which begins at `at` of the photo."""
+def _resample(logits: np.ndarray, source: _Cells, frame: Frame, hw: tuple[int, int], at: Window | None = None) -> np.ndarray:
+    """Logits of `source` on the cells (h, w) of another frame, which begins at `at` of the photo; linear between cells."""
     target = _Cells(frame, hw, *(at or (0, 0))[:2])
-    ratio = [t / s for t, s in zip(target.step_xy, source.step_xy)]
-    begin = [
-        (to - of) / step + 0.5 * r - 0.5
-        for to, of, step, r in zip((target.left, target.top), (source.left, source.top), source.step_xy, ratio)
-    ]
-    matrix = np.array([[ratio[0], 0, begin[0]], [0, ratio[1], begin[1]]])
-    values, flags = np.ascontiguousarray(logits, np.float32), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(
-        values, matrix, hw[::-1], flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=OUTSIDE
-    )
+    values = np.pad(logits.astype(np.float32), 1, constant_values=OUTSIDE)
+    for axis, (place, begin) in enumerate(((target.top, source.top), (target.left, source.left))):
+        step, own = target.step_xy[1 - axis], source.step_xy[1 - axis]
+        position = (place - begin + (np.arange(hw[axis]) + 0.5) * step) / own + 0.5  # one more for the rim
+        position = position.clip(0, values.shape[axis] - 1)
+        low = np.minimum(position.astype(np.int64), values.shape[axis] - 2)
+        part = np.expand_dims((position - low).astype(np.float32), 1 - axis)
+        below, above = values.take(low, axis), values.take(low + 1, axis)
+        values = below + (above - below) * part
+    return values
 
 
 class Zoom:
@@ -173,7 +172,7 @@ class Zoom:
         if prompt.mask_logits is not None:
             logits = as_numpy(prompt.mask_logits)[0, 0]
             hw = self._crops.low_res_hw if hasattr(self._crops, "low_res_hw") else logits.shape
-            masks = _resample(logits, _Cells(own, logits.shape), frame, hw, window)[None, None]
+            masks = to_window(logits, own, window, frame, hw)[None, None]
         return PromptBatch(points, labels, boxes, masks)
 
 
@@ -194,6 +193,11 @@ def window_around(box_xyxy: np.ndarray, frame: Frame, crop_side: int, margin: fl
         int(min(left, x0)), int(min(top, y0)), int(min(width, max(left + length, x1))),
         int(min(height, max(top + length, y1))),
     )  # fmt: skip
+
+
+def to_window(logits: np.ndarray, photo: Frame, window: Window, crop: Frame, hw: tuple[int, int]) -> np.ndarray:
+    """Logits (4h, 4w) on the photo's frame as logits of this size on the frame of a crop."""
+    return _resample(logits, _Cells(photo, logits.shape), crop, hw, window)
 
 
 def _box(mask: np.ndarray, frame: Frame) -> np.ndarray | None:
