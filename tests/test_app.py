@@ -76,6 +76,15 @@ def test_scenario(name: str, server: Server, folder: Path) -> None:
     play(name, server, folder)
 
 
+def test_a_closer_look_sharpens_small_things(server: Server, folder: Path) -> None:
+    image = disc(900, 1400)
+    y, x = np.mgrid[:900, :1400]
+    image[(x - 300) ** 2 + (y - 620) ** 2 < 17**2] = (220, 60, 60)
+    png(folder / "small.png", image)
+    box = [283 / 1400, 603 / 900, 317 / 1400, 637 / 900]
+    play("closer", server, folder, small=str(folder / "small.png"), truth={"box": box, "disc": [300, 620, 17]})
+
+
 def test_a_hundred_megapixels(server: Server, folder: Path) -> None:
     (folder / "huge.png").write_bytes(flat_png(12_500, 8_000))
     play("hundredMegapixels", server, folder)

@@ -45,6 +45,7 @@ export async function open(page, url, ...files) {
   await page.waitForFunction(() => window.anymask.studio.photo?.status === "ready", null, { timeout: 400_000 });
   // a coarse search is a search: the tests need not wait for a fine one
   await page.evaluate(() => Object.assign(window.anymask.studio.search, { serverGrid: 8, ownGrid: 5 }));
+  await page.evaluate(() => Object.assign(window.anymask.studio.drafting, { restMs: null })); // see `closer`
 }
 
 export async function click(page, x, y, options = {}) {
@@ -112,6 +113,53 @@ scenarios.click = async ({ page, url, photo }) => {
   const status = await page.textContent("footer.status");
   assert.match(status, /encode \d+ ms/);
   assert.match(status, /decode \d+ ms · drawn \d+ ms/);
+};
+
+scenarios.closer = async ({ page, url, small, truth }) => {
+  await open(page, url, small);
+  const [x0, y0, x1, y1] = truth.box;
+  const iou = () =>
+    page.evaluate(([cx, cy, radius]) => {
+      const { draft } = window.anymask.studio.scene;
+      const { height, width } = window.anymask.studio.photo;
+      const canvas = new OffscreenCanvas(width, height);
+      const context = canvas.getContext("2d");
+      context.beginPath();
+      let start = 0;
+      for (const end of draft.rings.ends) {
+        for (let i = start; i < end; i++) context.lineTo(draft.rings.xy[2 * i], draft.rings.xy[2 * i + 1]);
+        context.closePath();
+        if (end < draft.rings.xy.length / 2) context.moveTo(draft.rings.xy[2 * end], draft.rings.xy[2 * end + 1]);
+        start = end;
+      }
+      context.fill("evenodd");
+      const { data } = context.getImageData(0, 0, width, height);
+      let [both, either] = [0, 0];
+      for (let y = 0; y < height; y++) {
+        for (let x = 0; x < width; x++) {
+          const truly = (x - cx) ** 2 + (y - cy) ** 2 < radius ** 2;
+          const found = data[4 * (y * width + x) + 3] > 127;
+          both += truly && found ? 1 : 0;
+          either += truly || found ? 1 : 0;
+        }
+      }
+      return both / either;
+    }, truth.disc);
+  await page.keyboard.press("b");
+  await drag(page, [x0, y0], [x1, y1]);
+  const first = await iou();
+  const before = await scene(page);
+  await page.keyboard.press("Escape");
+  await page.evaluate(() => Object.assign(window.anymask.studio.drafting, { restMs: 0 }));
+  await page.keyboard.press("b");
+  await drag(page, [x0, y0], [x1, y1]);
+  await page.waitForFunction(() => performance.getEntriesByName("anymask:closer").length, null, { timeout: 200_000 });
+  const closer = await iou();
+  assert.ok(closer > first + 0.02 && closer > 0.7, `IoU ${first} on the whole photo, ${closer} by a closer look`);
+  assert.deepEqual(await scene(page), before, "the same draft, sharper");
+  await page.evaluate(() => Object.assign(window.anymask.studio.drafting, { restMs: null }));
+  await press(page, "Control+z");
+  assert.equal((await scene(page)).draft, null, "a closer look is no step of its own");
 };
 
 scenarios.hover = async ({ page, url, photo }) => {

@@ -3,7 +3,6 @@
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { describe, expect, it } from "vitest";
-import { boxOfLogits, resample, windowAround } from "../src/core/closer";
 import { contours } from "../src/core/contours";
 import { frameOf, scaledHw, toModelXy, toModelXyxy, toOriginalXy, type Hw, type Xy, type Xyxy } from "../src/core/geometry";
 import { outlines } from "../src/core/outlines";
@@ -11,6 +10,7 @@ import { resizeToRgb } from "../src/core/resize";
 import { coverage, decodeRle, encodeRle, fromRuns, measure, packRuns, toRuns, unpackRuns } from "../src/core/rle";
 import { outlineRings, rasterize, toPrompt } from "../src/core/shape";
 import { type Bitmap, upscaleMask } from "../src/core/upscale";
+import { boxOfLogits, resample, windowAround } from "../src/model/closer";
 
 const golden = (name: string) => JSON.parse(readFileSync(resolve(__dirname, "../../tests/golden", name), "utf8"));
 const geometry = golden("geometry.json").cases as {

@@ -2,14 +2,15 @@
 
 import type { Xy, Xyxy } from "../core/geometry";
 import { outlineRings, type Stroke, toPrompt } from "../core/shape";
-import type { Prompt } from "../model/protocol";
-import { announce, toast } from "./progress";
+import type { Decoded, Prompt } from "../model/protocol";
+import { announce, sleep, toast } from "./progress";
 import { type Draft, draftOf, type Item, type Mark, NEW_DRAFT, type Photo, promptCount, shapeOf, toCandidate } from "./state";
 import type { Studio } from "./studio";
 import { nextColour } from "./painter";
 
 export class Drafting {
   editedMark: Mark | undefined; // of an object that was edited
+  restMs: number | null = 350; // without a new prompt, before a closer look; null for never
 
   constructor(private readonly studio: Studio) {}
 
@@ -110,21 +111,44 @@ export class Drafting {
       const { masks, ms } = await this.studio.machine.decode(photo, prompt, multimask);
       this.studio.decodeMs = ms;
       const candidates = masks.map(toCandidate);
-      this.commitDraft(photo, { ...draft, candidates, chosen: 0 });
+      const shown = this.commitDraft(photo, { ...draft, candidates, chosen: 0 });
       await this.studio.view.painted();
       this.studio.drawnMs = performance.now() - started;
       performance.measure("anymask:prompt", { start: started, end: performance.now(), detail: { decodeMs: ms } });
       announce(this.studio.describe(candidates[0], 0, candidates.length));
+      if (!draft.strokes.length) void this.sharpen(photo, shown, prompt, multimask, masks);
     } finally {
       task.done();
       this.studio.onChange();
     }
   }
 
-  private commitDraft(photo: Photo, draft: Draft): void {
+  /** Once the person rests, look closer at something small; the answer takes the place of the first, if that still stands. */
+  private async sharpen(
+    photo: Photo, shown: Draft, prompt: Prompt, multimask: boolean, first: readonly Decoded[],
+  ): Promise<void> {
+    const stands = () => photo.scene.draft === shown;
+    if (this.restMs === null) return;
+    await sleep(this.restMs);
+    if (!stands()) return;
+    try {
+      const masks = await this.studio.machine.closer(photo, prompt, multimask, first);
+      if (!masks || !stands()) return;
+      const candidates = masks.map(toCandidate);
+      photo.history.replace({ ...photo.scene, draft: { ...shown, candidates, rings: candidates[0].rings } });
+      this.studio.changed(photo);
+      performance.mark("anymask:closer");
+    } catch {
+      // the first answer stands
+    }
+  }
+
+  private commitDraft(photo: Photo, draft: Draft): Draft {
     const rings = draft.strokes.length
       ? outlineRings(shapeOf(draft), photo.frame)
       : (draft.candidates[draft.chosen]?.rings ?? null);
-    this.studio.edits.commit(photo, { ...photo.scene, draft: { ...draft, rings } });
+    const shown = { ...draft, rings };
+    this.studio.edits.commit(photo, { ...photo.scene, draft: shown });
+    return shown;
   }
 }

@@ -1,7 +1,9 @@
 // The model: loaded once into its worker, photos encoded there or fetched from the server as embeddings.
 
+import { frameOf } from "../core/geometry";
 import { ModelClient } from "../model/client";
-import type { Loaded, ModelInfo, Prompt, Replies } from "../model/protocol";
+import { movedPrompt, resample, windowOf } from "../model/closer";
+import type { Decoded, Loaded, ModelInfo, Prompt, Replies } from "../model/protocol";
 import * as api from "./api";
 import { type Progress, sleep, toast } from "./progress";
 import type { Photo } from "./state";
@@ -15,6 +17,7 @@ export class Machine {
   ready: Promise<void>;
   private readonly encoding = new Map<number, Promise<void>>();
   private readonly photos = new Map<number, Photo>(); // that `encoding` is about
+  private looks = 0;
 
   constructor(
     private readonly progress: Progress,
@@ -122,6 +125,31 @@ export class Machine {
 
   decode(photo: Photo, prompt: Prompt, multimask: boolean): Promise<Replies["decode"]> {
     return this.client.ask({ kind: "decode", photo: photo.key, prompt, multimask, withRings: true });
+  }
+
+  /**
+   * The answer to a prompt on a crop of the photo, `first` being the one on the whole; null where the crop would show no
+   * more, or where the browser has no encoder.
+   */
+  async closer(photo: Photo, prompt: Prompt, multimask: boolean, first: readonly Decoded[]): Promise<Decoded[] | null> {
+    const { client, info } = this;
+    const window = this.loaded?.encodes && info ? windowOf(prompt, first, photo.frame, info.side) : null;
+    if (!window || !info) return null;
+    const [x0, y0, x1, y1] = window;
+    const scale = photo.view.width / photo.width;
+    const bitmap = await createImageBitmap(photo.view, x0 * scale, y0 * scale, (x1 - x0) * scale, (y1 - y0) * scale);
+    const frame = frameOf([y1 - y0, x1 - x0], info.side);
+    const key = -++this.looks;
+    await client.ask({ kind: "encode", photo: key, frame, bitmap }, { transfer: [bitmap] });
+    const moved = movedPrompt(prompt, photo.frame, window, frame, this.cells);
+    const { masks } = await client.ask({ kind: "decode", photo: key, prompt: moved, multimask, withRings: true });
+    void client.ask({ kind: "forget", photo: key });
+    const whole = { frame: photo.frame, cells: 2 * this.cells, at: [0, 0] as const };
+    return masks.map(({ logits, rings, predictedIou }) => ({
+      predictedIou,
+      logits: resample(logits, { frame, cells: this.cells, at: [x0, y0] }, whole),
+      rings: { xy: rings.xy.map((v, i) => v + window[i % 2]), ends: rings.ends },
+    }));
   }
 
   forget(photo: Photo): void {

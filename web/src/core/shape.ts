@@ -89,7 +89,7 @@ export function toPrompt({ base, strokes }: Shape, frame: Frame, cells: number):
   if (base.kind === "none" && !strokes.length) return null;
   let logits: Float32Array;
   if (base.kind === "logits") {
-    logits = base.logits.slice();
+    logits = pooled(base.logits, cells);
   } else {
     logits = new Float32Array(cells * cells).fill(-PROMPT_STRENGTH);
     if (base.kind === "rle") {
@@ -107,6 +107,18 @@ export function toPrompt({ base, strokes }: Shape, frame: Frame, cells: number):
     paint(logits, cells, cells, stroke, scale, stroke.adds ? PROMPT_STRENGTH : -PROMPT_STRENGTH);
   }
   return logits;
+}
+
+/** Logits of a closer look, which are finer, as means over the model's cells. */
+function pooled(logits: Float32Array, cells: number): Float32Array {
+  const fine = cellsOf(logits);
+  const factor = Math.round(fine / cells);
+  if (factor <= 1) return logits.slice();
+  const out = new Float32Array(cells * cells);
+  logits.forEach((value, i) => {
+    out[Math.floor(Math.floor(i / fine) / factor) * cells + Math.floor((i % fine) / factor)] += value / factor ** 2;
+  });
+  return out;
 }
 
 /** A point of the photo inside the mask? */

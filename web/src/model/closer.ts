@@ -1,15 +1,48 @@
 // A closer look at something small, as predict/zoom.py has it: where the crop lies, and how prompts and logits travel
 // between the photo and the crop.
 
-import { type Frame, scaleXy, type Xy, type Xyxy } from "./geometry";
+import type { Decoded, Prompt } from "./protocol";
+import { type Frame, scaleXy, type Xy, type Xyxy } from "../core/geometry";
 
-export const OUTSIDE = -32; // logits beyond a crop
-export const BOX_MARGIN = 1.3;
-export const GUESS_MARGIN = 1.5;
+const OUTSIDE = -32; // logits beyond a crop
+const BOX_MARGIN = 1.3;
+const GUESS_MARGIN = 1.5;
 const MIN_CROP_PX = 48;
 
 /** Pixels of the photo, the last two exclusive. */
 export type Window = readonly [x0: number, y0: number, x1: number, y1: number];
+
+/** Where to look for a prompt that was answered on the whole photo; null where a crop would show no more. */
+export function windowOf(prompt: Prompt, first: readonly Decoded[], frame: Frame, cropSide: number): Window | null {
+  const found = first
+    .map(({ logits }) => boxOfLogits(logits, Math.round(Math.sqrt(logits.length)), frame))
+    .filter((box) => box !== null)
+    .sort((a, b) => (a[2] - a[0]) * (a[3] - a[1]) - (b[2] - b[0]) * (b[3] - b[1]));
+  const seen = prompt.box ?? found[Math.floor(found.length / 2)];
+  if (!seen) return null;
+  const box = [...seen] as [number, number, number, number];
+  prompt.points.forEach(([x, y], i) => {
+    if (prompt.labels[i] !== 1) return;
+    box[0] = Math.min(box[0], x);
+    box[1] = Math.min(box[1], y);
+    box[2] = Math.max(box[2], x);
+    box[3] = Math.max(box[3], y);
+  });
+  return windowAround(box, frame, cropSide, prompt.box ? BOX_MARGIN : GUESS_MARGIN);
+}
+
+/** The prompt in pixels of the crop, whose frame is `crop`; background clicks beyond it say nothing there. */
+export function movedPrompt(prompt: Prompt, photo: Frame, [x0, y0, x1, y1]: Window, crop: Frame, cells: number): Prompt {
+  const isInside = ([x, y]: Xy) => x >= x0 && x <= x1 && y >= y0 && y <= y1;
+  const kept = prompt.points.map((xy, i) => [xy, prompt.labels[i]] as const).filter(([xy]) => isInside(xy));
+  const { box, mask } = prompt;
+  return {
+    points: kept.map(([[x, y]]) => [x - x0, y - y0] as const),
+    labels: kept.map(([, label]) => label),
+    box: box && [box[0] - x0, box[1] - y0, box[2] - x0, box[3] - y0],
+    mask: mask && resample(mask, { frame: photo, cells, at: [0, 0] }, { frame: crop, cells, at: [x0, y0] }),
+  };
+}
 
 /** A square around a box, `margin` times its longer side; null where a crop would show no more than the photo. */
 export function windowAround(box: Xyxy, frame: Frame, cropSide: number, margin: number): Window | null {
