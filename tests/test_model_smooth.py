@@ -7,7 +7,7 @@ import torch
 
 from anymask import build_sam
 from anymask.model.presets import sam_around
-from anymask.model.smooth import smooth_logits
+from anymask.model.smooth import KERNEL, smooth_logits
 
 
 @pytest.mark.parametrize("period", [2, 4])
@@ -21,11 +21,28 @@ def test_what_every_cell_adds_alike_becomes_even(period: int) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_opencv_and_torch_agree(dtype: torch.dtype) -> None:
     logits = torch.randn(3, 2, 17, 23, generator=torch.Generator().manual_seed(0)).to(dtype)
-    with_gradients = smooth_logits(logits)
+    with_gradients = smooth_logits(logits.clone().requires_grad_()).detach()
+    by_convolution = smooth_logits(logits)  # as an export sees it
     with torch.no_grad():
         plain = smooth_logits(logits)
     assert plain.dtype == with_gradients.dtype == torch.float32
     torch.testing.assert_close(plain, with_gradients, rtol=0, atol=2e-6)
+    torch.testing.assert_close(plain, by_convolution, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("hw", [(17, 23), (1, 3), (2, 2), (4, 1)])
+def test_the_gradient_is_that_of_the_filter(hw: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(2, 3, *hw, generator=generator).requires_grad_()
+    weight = torch.randn(2, 3, *hw, generator=generator)
+    (smooth_logits(logits) * weight).sum().backward()
+    kernel = torch.tensor(KERNEL)
+    padded = torch.nn.functional.pad(plain := logits.detach().clone().requires_grad_(), (2, 2, 2, 2), mode="replicate")
+    filtered = sum(
+        kernel[i] * kernel[j] * padded[..., i : i + hw[0], j : j + hw[1]] for i in range(5) for j in range(5)
+    )
+    (filtered * weight).sum().backward()
+    torch.testing.assert_close(logits.grad, plain.grad, atol=1e-5, rtol=1e-5)
 
 
 def test_even_logits_stay_and_gradients_flow() -> None:
