@@ -26,7 +26,7 @@ def smooth_logits(logits: Tensor) -> Tensor:
     if runs_eagerly_on_cpu(logits):  # OpenCV's separable filter takes a tenth of the time
         return _with_opencv(flat, cv2.BORDER_REPLICATE).reshape(p, m, h, w)
     if flat.requires_grad and flat.device.type == "cpu" and not _is_traced():
-        return _Smooth.apply(flat).reshape(p, m, h, w)  # type: ignore[no-untyped-call]
+        return _Smooth.apply(flat).reshape(p, m, h, w)
     kernel = torch.tensor(KERNEL, device=logits.device)
     padded = F.pad(flat.unsqueeze(1), (2, 2, 2, 2), mode="replicate")
     rows = F.conv2d(padded, kernel.reshape(1, 1, 1, 5))

@@ -49,11 +49,9 @@ class Look:
         """The logits (M, 4h, 4w) on the photo's own frame, to be fed back; far below zero beyond the crop."""
         if (self.frame, self.left, self.top) == (photo, 0, 0):
             return self.low_res
-        moved = [_resample(logits, self._to_photo(), photo, low_res_hw) for logits in self.low_res]
+        own = _Cells(self.frame, self.low_res.shape[1:], self.left, self.top)
+        moved = [_resample(logits, own, _Cells(photo, low_res_hw)) for logits in self.low_res]
         return np.stack(moved)
-
-    def _to_photo(self) -> _Cells:
-        return _Cells(self.frame, self.low_res.shape[1:], self.left, self.top)
 
 
 _upscaler = lru_cache(maxsize=8)(PatchUpscaler)
@@ -74,13 +72,12 @@ class _Cells:
         return side / self.hw[1] / scale_x, side / self.hw[0] / scale_y
 
 
-def _resample(logits: np.ndarray, source: _Cells, frame: Frame, hw: tuple[int, int], at: Window | None = None) -> np.ndarray:
-    """Logits of `source` on the cells (h, w) of another frame, which begins at `at` of the photo; linear between cells."""
-    target = _Cells(frame, hw, *(at or (0, 0))[:2])
+def _resample(logits: np.ndarray, source: _Cells, target: _Cells) -> np.ndarray:
+    """Logits of one field on the cells of another; linear between cells, far below zero beyond them."""
     values = np.pad(logits.astype(np.float32), 1, constant_values=OUTSIDE)
     for axis, (place, begin) in enumerate(((target.top, source.top), (target.left, source.left))):
         step, own = target.step_xy[1 - axis], source.step_xy[1 - axis]
-        position = (place - begin + (np.arange(hw[axis]) + 0.5) * step) / own + 0.5  # one more for the rim
+        position = (place - begin + (np.arange(target.hw[axis]) + 0.5) * step) / own + 0.5  # one more for the rim
         position = position.clip(0, values.shape[axis] - 1)
         low = np.minimum(position.astype(np.int64), values.shape[axis] - 2)
         part = np.expand_dims((position - low).astype(np.float32), 1 - axis)
@@ -196,7 +193,7 @@ def window_around(box_xyxy: np.ndarray, frame: Frame, crop_side: int, margin: fl
 
 def to_window(logits: np.ndarray, photo: Frame, window: Window, crop: Frame, hw: tuple[int, int]) -> np.ndarray:
     """Logits (4h, 4w) on the photo's frame as logits of this size on the frame of a crop."""
-    return _resample(logits, _Cells(photo, logits.shape), crop, hw, window)
+    return _resample(logits, _Cells(photo, logits.shape), _Cells(crop, hw, *window[:2]))
 
 
 def _box(mask: np.ndarray, frame: Frame) -> np.ndarray | None:
