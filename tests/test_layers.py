@@ -57,6 +57,7 @@ EXCEPTIONS = {
     "evaluate/metrics": 2,
     "evaluate/runner": 5,
     "evaluate/compare": 5,
+    "evaluate/ablation": 5,
     "server/__init__": 4,
     "server/schemas": 4,
     "server/sessions": 4,

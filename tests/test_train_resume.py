@@ -68,6 +68,14 @@ def test_a_changed_configuration_is_refused_with_all_that_differs(recipe: Path, 
     assert trainer.step == 2
 
 
+def test_a_run_that_is_older_than_a_field_goes_on() -> None:
+    stored = stored_form(TrainConfig(), 1)
+    del stored["share"], stored["phases"][0]["scale"]
+    check_unchanged(stored, TrainConfig(), 1, accept=False)
+    with pytest.raises(OptionError, match=r"share: 1\.0 in the run, 0\.5 now"):
+        check_unchanged(stored, TrainConfig(share=0.5), 1, accept=False)
+
+
 def test_free_fields_may_change(recipe: Path, data: Path, tmp_path: Path) -> None:
     train(recipe, data, tmp_path / "run", 1, [])
     free = ["lr=2e-4", "encoder_lr=1e-5", "save_every=3", "phases.0.until_step=9", "ema=0.5", "data=[elsewhere/]"]

@@ -5,35 +5,118 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from anymask.cli.data import app as data_app
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
-    from anymask.evaluate.contract import Task
+from anymask.cli.evaluate_shared import (
+    Device,
+    Engine,
+    Json,
+    MaxPhotos,
+    Model,
+    Out,
+    Precision,
+    RayAddress,
+    Set,
+    Strict,
+    Workers,
+    progress_bar,
+    run,
+    workforce,
+)
 
 app = typer.Typer(
     help="Zero-shot evaluations: points, edges, proposals, instances, text, fairness, probing.", no_args_is_help=True
 )
 
-Out = Annotated[
-    Path | None,
-    typer.Option("--out", "-o", help="Folder for results.jsonl, tables, plots, worst cases; goes on there."),
-]
-Json = Annotated[
-    Path | None, typer.Option("--json", help="Write the numbers, with every protocol choice, to this file.")
-]
-Workers = Annotated[int, typer.Option(help="Processes.", min=1)]
-Model = Annotated[str, typer.Option(help="A name, a weights file, or module:name of something that makes a Segmenter.")]
-Precision = Annotated[str, typer.Option(help="`auto`, `fp32` or `bf16`.")]
-Device = Annotated[str, typer.Option(help="`auto`, `cpu`, `cuda` or `mps`.")]
-Set = Annotated[list[str], typer.Option("--set", help="A protocol field, such as max_distance=0.01. May repeat.")]
-Strict = Annotated[bool, typer.Option(help="Exit with 1 if anything was missing or could not be scored.")]
-MaxPhotos = Annotated[int | None, typer.Option(help="Only so many photos (of each set).", min=1)]
+
+@app.command("points", no_args_is_help=True)
+def points(
+    data: Annotated[
+        list[Path], typer.Option(help="Photos with masks in any layout, or set:FOLDER such as cityscapes:/data/cs.")
+    ],
+    method: Annotated[
+        str, typer.Option(help="`model`, `grabcut`, `felzenszwalb`, `slic`, `random_walker`, or `folder:RECORDS`.")
+    ] = "model",
+    model: Model = "lite",
+    precision: Precision = "auto",
+    device: Device = "cpu",
+    out: Out = None,
+    json_file: Json = None,
+    workers: Workers = 1,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
+    max_photos: MaxPhotos = None,
+    override: Set = [],  # noqa: B006
+    strict: Strict = False,
+) -> None:
+    """Masks from 1, 2, 3, 5, 9 clicks and from boxes: mIoU per set and over sets, clicks to 85 and 90 %.
+
+    **Examples**
+
+    `anymask evaluate points --data shards/ --out points --workers 2`
+
+    `anymask evaluate points --data shards/ --method grabcut --set first=random`
+    """
+    from anymask.evaluate.datasets import domains
+    from anymask.evaluate.models import ModelChoice
+    from anymask.evaluate.overrides import with_overrides
+    from anymask.evaluate.points import PointProtocol, Points
+
+    protocol = with_overrides(PointProtocol(), override)
+    choice = ModelChoice(model, device, precision)
+    task = Points(data, method, protocol, choice, max_photos, domains())
+    run(task, out, json_file, workforce(workers, engine, ray_address, device), strict)
+
+
+@app.command("compare", no_args_is_help=True)
+def compare(
+    data: Annotated[list[Path], typer.Option(help="Photos with masks in any layout, or set:FOLDER. May repeat.")],
+    method: Annotated[
+        list[str], typer.Option(help="Methods as of `evaluate points`, the first against the others. May repeat.")
+    ] = ["model", "grabcut", "felzenszwalb", "slic", "random_walker"],  # noqa: B006
+    model: Model = "lite",
+    precision: Precision = "auto",
+    device: Device = "cpu",
+    out: Out = None,
+    workers: Workers = 1,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
+    max_photos: MaxPhotos = 4,
+    override: Set = [],  # noqa: B006
+) -> None:
+    """Methods side by side on the same masks, at one click and at a box: mean, and the share of sets the first wins.
+
+    By default 4 photos of each set and 2 masks of each, as the classical methods take about a second a mask. With more
+    clicks also mIoU over clicks, and the number of clicks to 85 and 90 %.
+
+    **Examples**
+
+    `anymask evaluate compare --data shards/ --method model --method grabcut --out compared`
+
+    `anymask evaluate compare --data shards/ --method model --method grabcut --set clicks=[1,2,3,5,9] --out clicked`
+    """
+    from anymask.evaluate.compare import compare as run_methods
+    from anymask.evaluate.datasets import domains
+    from anymask.evaluate.models import ModelChoice
+    from anymask.evaluate.overrides import with_overrides
+    from anymask.evaluate.points import PointProtocol, Points
+    from anymask.evaluate.report import text as as_text
+
+    protocol = with_overrides(PointProtocol(clicks=(1,), max_masks=2), override)
+    task = Points(data, "model", protocol, ModelChoice(model, device, precision), max_photos, domains())
+    with progress_bar() as bar:
+        shown = bar.add_task("compare", total=None)
+        tables, outcomes = run_methods(
+            task, method, out, workforce(workers, engine, ray_address, device),
+            lambda name, done, total: bar.update(shown, description=name, completed=done, total=total),
+        )  # fmt: skip
+    for table in tables:
+        print(as_text(table) + "\n")
+    for name, outcome in outcomes.items():
+        for case, reason in outcome.failed.items():
+            print(f"anymask: {name}: {case}: {reason}", file=sys.stderr)
 
 
 @app.command("edges", no_args_is_help=True)
@@ -47,6 +130,8 @@ def edges(
     out: Out = None,
     json_file: Json = None,
     workers: Workers = 1,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
     max_photos: MaxPhotos = None,
     override: Set = [],  # noqa: B006
     strict: Strict = False,
@@ -70,150 +155,8 @@ def edges(
     from anymask.evaluate.overrides import with_overrides
 
     protocol = with_overrides(EdgeRun(masks=LITE_EDGES if model == "lite" else MaskEdges()), override)
-    run(
-        Edges(truth, method, data, protocol, ModelChoice(model, device, precision), max_photos),
-        out, json_file, workers, strict,
-    )  # fmt: skip
-
-
-@app.command("points", no_args_is_help=True)
-def points(
-    data: Annotated[
-        list[Path], typer.Option(help="Photos with masks in any layout, or set:FOLDER such as cityscapes:/data/cs.")
-    ],
-    method: Annotated[
-        str, typer.Option(help="`model`, `grabcut`, `felzenszwalb`, `slic`, `random_walker`, or `folder:RECORDS`.")
-    ] = "model",
-    model: Model = "lite",
-    precision: Precision = "auto",
-    device: Device = "cpu",
-    out: Out = None,
-    json_file: Json = None,
-    workers: Workers = 1,
-    max_photos: MaxPhotos = None,
-    override: Set = [],  # noqa: B006
-    strict: Strict = False,
-) -> None:
-    """Masks from 1, 2, 3, 5, 9 clicks and from boxes: mIoU per set and over sets, clicks to 85 and 90 %.
-
-    **Examples**
-
-    `anymask evaluate points --data shards/ --out points --workers 2`
-
-    `anymask evaluate points --data shards/ --method grabcut --set first=random`
-    """
-    from anymask.evaluate.datasets import domains
-    from anymask.evaluate.models import ModelChoice
-    from anymask.evaluate.overrides import with_overrides
-    from anymask.evaluate.points import PointProtocol, Points
-
-    protocol = with_overrides(PointProtocol(), override)
-    choice = ModelChoice(model, device, precision)
-    run(Points(data, method, protocol, choice, max_photos, domains()), out, json_file, workers, strict)
-
-
-@app.command("compare", no_args_is_help=True)
-def compare(
-    data: Annotated[list[Path], typer.Option(help="Photos with masks in any layout, or set:FOLDER. May repeat.")],
-    method: Annotated[
-        list[str], typer.Option(help="Methods as of `evaluate points`, the first against the others. May repeat.")
-    ] = ["model", "grabcut", "felzenszwalb", "slic", "random_walker"],  # noqa: B006
-    model: Model = "lite",
-    precision: Precision = "auto",
-    device: Device = "cpu",
-    out: Out = None,
-    workers: Workers = 1,
-    max_photos: MaxPhotos = 4,
-    override: Set = [],  # noqa: B006
-) -> None:
-    """Methods side by side on the same masks, at one click and at a box: mean, and the share of sets the first wins.
-
-    By default 4 photos of each set and 2 masks of each, as the classical methods take about a second a mask.
-
-    **Example**
-
-    `anymask evaluate compare --data shards/ --method model --method grabcut --out compared`
-    """
-    from anymask.evaluate.compare import compare as run_methods
-    from anymask.evaluate.datasets import domains
-    from anymask.evaluate.models import ModelChoice
-    from anymask.evaluate.overrides import with_overrides
-    from anymask.evaluate.points import PointProtocol, Points
-    from anymask.evaluate.report import text as as_text
-
-    protocol = with_overrides(PointProtocol(clicks=(1,), reach=(), max_masks=2), override)
-    task = Points(data, "model", protocol, ModelChoice(model, device, precision), max_photos, domains())
-    with progress_bar() as bar:
-        shown = bar.add_task("compare", total=None)
-        tables, outcomes = run_methods(
-            task, method, out, workers,
-            lambda name, done, total: bar.update(shown, description=name, completed=done, total=total),
-        )  # fmt: skip
-    for table in tables:
-        print(as_text(table) + "\n")
-    for name, outcome in outcomes.items():
-        for case, reason in outcome.failed.items():
-            print(f"anymask: {name}: {case}: {reason}", file=sys.stderr)
-
-
-@app.command("proposals", no_args_is_help=True)
-def proposals(
-    truth: Annotated[Path, typer.Option(help="COCO or LVIS JSON.")],
-    images: Annotated[Path | None, typer.Option(help="Folder of the photos, where it is not beside the JSON.")] = None,
-    method: Annotated[str, typer.Option(help="`model`, or `results:FILE`: masks with scores of any tool.")] = "model",
-    model: Model = "lite",
-    precision: Precision = "auto",
-    device: Device = "cpu",
-    out: Out = None,
-    json_file: Json = None,
-    workers: Workers = 1,
-    max_photos: MaxPhotos = None,
-    override: Set = [],  # noqa: B006
-    strict: Strict = False,
-) -> None:
-    """How many annotated objects are among the masks of everything: AR@10, 100, 1000 by size and frequency.
-
-    **Example**
-
-    `anymask evaluate proposals --truth lvis_v1_val.json --images coco/ --out proposals --workers 2`
-    """
-    from anymask.evaluate.models import ModelChoice
-    from anymask.evaluate.overrides import with_overrides
-    from anymask.evaluate.proposals import ProposalProtocol, Proposals
-
-    protocol = with_overrides(ProposalProtocol(), override)
-    task = Proposals(truth, images, method, protocol, ModelChoice(model, device, precision), max_photos)
-    run(task, out, json_file, workers, strict)
-
-
-@app.command("instances", no_args_is_help=True)
-def instances(
-    truth: Annotated[Path, typer.Option(help="COCO or LVIS JSON.")],
-    boxes: Annotated[Path, typer.Option(help="A detector's results, COCO's JSON list.")],
-    images: Annotated[Path | None, typer.Option(help="Folder of the photos, where it is not beside the JSON.")] = None,
-    model: Model = "lite",
-    precision: Precision = "auto",
-    device: Device = "cpu",
-    out: Out = None,
-    json_file: Json = None,
-    workers: Workers = 1,
-    max_photos: MaxPhotos = None,
-    override: Set = [],  # noqa: B006
-    strict: Strict = False,
-) -> None:
-    """Masks for a detector's boxes: mask, box and boundary AP by COCO's or LVIS's rules.
-
-    **Example**
-
-    `anymask evaluate instances --truth instances_val2017.json --boxes detections.json --images val2017 --out instances`
-    """
-    from anymask.evaluate.instances import InstanceProtocol, Instances
-    from anymask.evaluate.models import ModelChoice
-    from anymask.evaluate.overrides import with_overrides
-
-    protocol = with_overrides(InstanceProtocol(), override)
-    choice = ModelChoice(model, device, precision)
-    run(Instances(truth, boxes, images, "model", protocol, choice, max_photos), out, json_file, workers, strict)
+    task = Edges(truth, method, data, protocol, ModelChoice(model, device, precision), max_photos)
+    run(task, out, json_file, workforce(workers, engine, ray_address, device), strict)
 
 
 @app.command("text", no_args_is_help=True)
@@ -226,6 +169,8 @@ def text(
     out: Out = None,
     json_file: Json = None,
     workers: Workers = 1,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
     max_photos: MaxPhotos = None,
     override: Set = [],  # noqa: B006
     strict: Strict = False,
@@ -245,55 +190,7 @@ def text(
 
     protocol = with_overrides(TextProtocol(), override)
     task = TextToMask(data, TextChoice(text_model), protocol, ModelChoice(model, device, precision), max_photos)
-    run(task, out, json_file, workers, strict)
-
-
-@app.command("fairness", no_args_is_help=True)
-def fairness(
-    data: Annotated[list[Path], typer.Option(help="Photos with masks in any layout. May repeat.")],
-    attributes: Annotated[Path, typer.Option(help="CSV: photo, mask (from 0), and a column for each attribute.")],
-    model: Model = "lite",
-    precision: Precision = "auto",
-    device: Device = "cpu",
-    out: Out = None,
-    json_file: Json = None,
-    workers: Workers = 1,
-    override: Set = [],  # noqa: B006
-    strict: Strict = False,
-) -> None:
-    """Mean IoU by group at 1 and 3 random points, with bootstrap intervals, beside the published tables.
-
-    **Example**
-
-    `anymask evaluate fairness --data people/ --attributes people.csv --out fairness`
-    """
-    from anymask.evaluate.fairness import Fairness, FairnessProtocol
-    from anymask.evaluate.models import ModelChoice
-    from anymask.evaluate.overrides import with_overrides
-
-    protocol = with_overrides(FairnessProtocol(), override)
-    run(Fairness(data, attributes, protocol, ModelChoice(model, device, precision)), out, json_file, workers, strict)
-
-
-@app.command("geography", no_args_is_help=True)
-def geography(
-    data: Annotated[list[Path], typer.Option(help="Photos with masks in any layout. May repeat.")],
-    places: Annotated[Path, typer.Option(help="CSV: photo, and any of country, region, income.")],
-    out: Out = None,
-    json_file: Json = None,
-    override: Set = [],  # noqa: B006
-    strict: Strict = False,
-) -> None:
-    """Photos and masks by region and by income of the country, beside the published table.
-
-    **Example**
-
-    `anymask evaluate geography --data photos/ --places places.csv --out geography`
-    """
-    from anymask.evaluate.geography import Geography, GeographyProtocol
-    from anymask.evaluate.overrides import with_overrides
-
-    run(Geography(data, places, with_overrides(GeographyProtocol(), override)), out, json_file, 1, strict)
+    run(task, out, json_file, workforce(workers, engine, ray_address, device), strict)
 
 
 @app.command("probe", no_args_is_help=True)
@@ -335,75 +232,3 @@ def probe(
     ]
     with write_aside(output / "likeness.json") as part:
         part.write_text(json.dumps({"query": query, "masks": rows}, indent=1) + "\n")
-
-
-@data_app.command("prepare", no_args_is_help=True)
-def prepare(
-    name: Annotated[str, typer.Argument(help="A set of the paper's 23, such as `cityscapes`; `all` lists them.")],
-    root: Annotated[Path | None, typer.Option(help="Where its archives are unpacked.")] = None,
-) -> None:
-    """Check a downloaded data set of the point-to-mask evaluation, and say exactly what is missing.
-
-    **Example**
-
-    `anymask data prepare cityscapes --root /data/cityscapes`
-    """
-    from anymask.core.errors import OptionError
-    from anymask.evaluate.datasets import SETS, prepare
-
-    if name == "all":
-        for entry in SETS:
-            layout = "; ".join(entry.layout.files if entry.layout else ()) or "any layout of `anymask data check`"
-            print(f"{entry.name:13}{entry.domain:29}{entry.num_images:6,} photos{entry.num_masks:7,} masks  {layout}")
-        return
-    if root is None:
-        raise OptionError(f"--root says where {name} is unpacked.")
-    found = prepare(name, root)
-    print(f"{found.entry.title}, {found.entry.split}: {found.num_images:,} photos, {found.num_masks:,} masks")
-    for line in found.missing:
-        print(f"  missing: {line}")
-    for line in found.problems[:20]:
-        print(f"  problem: {line}")
-    if len(found.problems) > 20:
-        print(f"  … and {len(found.problems) - 20} more")
-    if not found.ready:
-        raise typer.Exit(1)
-    print(f"ready: anymask evaluate points --data {name}:{root}")
-
-
-def progress_bar() -> Progress:
-    """On standard error: cases done, time spent and left."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
-
-
-def run(task: Task, out: Path | None, json_file: Path | None, workers: int, strict: bool) -> None:
-    """Run a task with a progress bar, print its tables, and name what is missing or failed."""
-    from anymask.core.files import write_aside
-    from anymask.evaluate.report import text as as_text
-    from anymask.evaluate.runner import run_task
-
-    with progress_bar() as bar:
-        shown = bar.add_task(task.name, total=None)
-        outcome = run_task(
-            task, out, workers, progress=lambda done, total: bar.update(shown, completed=done, total=total)
-        )
-    if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        with write_aside(json_file) as part:
-            part.write_text(json.dumps(outcome.as_json(task), indent=1) + "\n")
-    for table in outcome.tables:
-        print(as_text(table) + "\n")
-    troubles = [*outcome.problems, *(f"{name}: {reason}" for name, reason in outcome.failed.items())]
-    print(f"{outcome.num_scored} scored, {len(outcome.failed)} failed, {len(outcome.problems)} missing or unusable.")
-    for trouble in troubles[:20]:
-        print(f"anymask: {trouble}", file=sys.stderr)
-    if len(troubles) > 20:
-        print(f"anymask: … and {len(troubles) - 20} more; all of them are in --json or --out.", file=sys.stderr)
-    if out is not None:
-        print(f"all of it: {out}")
-    if strict and troubles:
-        raise typer.Exit(1)

@@ -8,16 +8,19 @@ import sys
 import typer
 
 from anymask.cli import (
+    ablation,
     convert,
     data,
     engine,
     engine_loop,
     engine_run,
     evaluate,
+    evaluate_truth,
     everything,
     export,
     models,
     predict,
+    prepare,
     ratings,
     recipes,
     serve,
@@ -41,10 +44,13 @@ app.command("serve")(serve.serve)
 app.add_typer(models.app, name="models")
 app.command("train", no_args_is_help=True)(train.train)
 app.add_typer(recipes.app, name="recipes")
+data.app.command("prepare", no_args_is_help=True)(prepare.prepare)
 app.add_typer(data.app, name="data")
 engine_loop.add_to(engine.app)
 engine_run.add_to(engine.app)
 app.add_typer(engine.app, name="engine")
+evaluate_truth.add_to(evaluate.app)
+evaluate.app.command("ablation", no_args_is_help=True)(ablation.ablation)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(ratings.app, name="ratings")
 

@@ -48,7 +48,7 @@ def train(
     paths = data or [Path(path) for path in settings.data]
     if not paths:
         raise OptionError("no data: give --data with photos and masks, or data: [...] in the recipe.")
-    trainer = Trainer(settings, _read(paths, settings.stream), out or Path("runs") / recipe.stem)
+    trainer = Trainer(settings, read_photos(paths, settings.stream), out or Path("runs") / recipe.stem)
     if not dry_run:
         trainer.run(stop_at, accept_changes)
         return
@@ -59,8 +59,8 @@ def train(
         print(measured)
 
 
-def _read(paths: list[Path], stream: bool) -> Sequence[Photo]:
-    """All photos in memory, or an index of them."""
+def read_photos(paths: list[Path], stream: bool) -> Sequence[Photo]:
+    """All photos in memory, or with `stream` an index of them. Raises InputError where none has a mask."""
     from anymask.data.readers import index_shards, layout_of, open_dataset
     from anymask.weights.catalog import cache_folder
 

@@ -48,12 +48,24 @@ class Curve:
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure of curves."""
+    """A figure of curves. ticks: names of the places 0, 1, … on the x axis. log_x: a logarithmic one."""
 
     name: str
     x_label: str
     y_label: str
     curves: list[Curve] = field(default_factory=list)
+    ticks: tuple[str, ...] = ()
+    log_x: bool = False
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A figure of horizontal bars, a panel for each of `panels`: its title to one value for each label."""
+
+    name: str
+    x_label: str
+    labels: list[str]
+    panels: dict[str, list[float]]
 
 
 class Task(ABC):
@@ -85,7 +97,7 @@ class Task(ABC):
     def tables(self, summary: dict[str, Any]) -> list[Table]:
         """The numbers beside published ones."""
 
-    def plots(self, summary: dict[str, Any]) -> list[Plot]:
+    def plots(self, summary: dict[str, Any]) -> Sequence[Plot | Bars]:
         """Figures, if the task has any."""
         return []
 

@@ -137,7 +137,16 @@ class Points(Task):
             | {k: sum(sets[s][k] for s in members) for k in _COUNTS}
             for name, members in groups.items()
         }
-        return {"sets": sets, **means}
+        reached = {f"{100 * target:g}": self._reached(rows, target) for target in self.protocol.reach}
+        return {"sets": sets, "reached": reached, **means}
+
+    def _reached(self, rows: list[dict[str, Any]], target: float) -> list[float]:
+        """Percent of the masks that have had an IoU of `target` after 1 … K clicks, the mean over sets."""
+        of_sets: dict[str, list[np.ndarray]] = {}
+        for row in rows:
+            of_sets.setdefault(row["source"], []).append(np.array(row["selected"]))
+        shares = [np.maximum.accumulate(np.concatenate(s) >= target, axis=1).mean(axis=0) for s in of_sets.values()]
+        return [float(share) for share in 100 * np.mean(shares, axis=0)]
 
     def _of_set(self, rows: list[dict[str, Any]]) -> dict[str, float]:
         selected = np.concatenate([np.array(row["selected"]) for row in rows])
@@ -155,7 +164,7 @@ class Points(Task):
         keys = [k for k in summary["mean"] if k not in ("photos", "left_out")]
         names = [k.replace("clicks_1", "1 click").replace("clicks_", "").replace("_", " ") for k in keys]
         rows = [(s, *(row[k] for k in keys)) for s, row in summary["sets"].items()]
-        rows += [(s, *(row[k] for k in keys)) for s, row in summary.items() if s != "sets"]
+        rows += [(s, *(row[k] for k in keys)) for s, row in summary.items() if s not in ("sets", "reached")]
         note = (
             f"{self.method}, {self.protocol.first} first click. mIoU in % after 1, 2 … clicks; oracle: best of the "
             "candidates after one click; noc: clicks until that IoU, at most "
@@ -166,10 +175,15 @@ class Points(Task):
         return [Table("Point to mask", ("set", *names), rows, note)]
 
     def plots(self, summary: dict[str, Any]) -> list[Plot]:
-        """mIoU over clicks, the mean over sets."""
-        mean, clicks = summary["mean"], list(self.protocol.clicks)
-        curves = [Curve(self.method, clicks, [mean[f"clicks_{n}"] for n in clicks])]
-        return [Plot("mIoU over clicks", "clicks", "mIoU (%)", curves)]
+        """mIoU over clicks, and how many masks are good after so many clicks (whose mean is the NoC)."""
+        if max(self.protocol.clicks) == 1:
+            return []
+        plots = [Plot("mIoU over clicks", "clicks", "mIoU (%)", click_curves(self.method, summary, self.protocol))]
+        curves = [
+            Curve(f"IoU {target} %, NoC {summary['mean'][f'noc_{target}']:.2f}", range(1, len(share) + 1), share)
+            for target, share in summary["reached"].items()
+        ]
+        return plots + [Plot("Masks done over clicks", "clicks", "masks (%)", curves)] * bool(curves)
 
     def picture(self, case: Case, row: dict[str, Any]) -> np.ndarray:
         """The photo with the truth of its worst mask outlined and the first click dotted."""
@@ -210,6 +224,15 @@ class Points(Task):
 
 
 _COUNTS = ("masks", "photos", "left_out")
+
+
+def click_curves(name: str, summary: dict[str, Any], protocol: PointProtocol) -> list[Curve]:
+    """A method's mean over sets after each number of clicks, and with the best of the first candidates where better."""
+    mean = summary["mean"]
+    curves = [Curve(name, protocol.clicks, [mean[f"clicks_{n}"] for n in protocol.clicks])]
+    if mean["oracle"] > mean["clicks_1"]:
+        curves.append(Curve(f"{name}, oracle", [1], [mean["oracle"]]))
+    return curves
 
 
 def photo_at_mask_size(photo: Photo) -> np.ndarray:

@@ -1,12 +1,14 @@
-"""Tables as text, Markdown and LaTeX, and curves as PNG."""
+"""Tables as text, Markdown and LaTeX; curves and bars as PNG."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from anymask.core.errors import MissingExtraError
-from anymask.evaluate.contract import Plot, Table
+from anymask.core.files import write_aside
+from anymask.evaluate.contract import Bars, Plot, Table
 
 
 def markdown(table: Table) -> str:
@@ -38,21 +40,61 @@ def text(table: Table) -> str:
     return "\n".join([table.title, *lines, *([table.note] if table.note else [])])
 
 
-def draw(plot: Plot, path: Path) -> None:
-    """A figure of curves as PNG; needs matplotlib."""
+def write_tables(tables: Iterable[Table], folder: Path) -> None:
+    """`table.md` and `table.tex`."""
+    tables = list(tables)
+    for name, render in (("table.md", markdown), ("table.tex", latex)):
+        with write_aside(folder / name) as part:
+            part.write_text("\n".join(render(table) for table in tables))
+
+
+def draw_all(plots: Iterable[Plot | Bars], folder: Path) -> None:
+    """Each figure as a PNG named after it."""
+    for plot in plots:
+        draw(plot, folder / f"{plot.name.replace(' ', '-').lower()}.png")
+
+
+def draw(plot: Plot | Bars, path: Path) -> None:
+    """A figure as PNG; needs matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError("plots need matplotlib: pip install 'anymask[evaluate]'") from error
-    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    figure = _bars(plot, Figure) if isinstance(plot, Bars) else _curves(plot, Figure)
+    figure.savefig(path, dpi=120)
+
+
+def _curves(plot: Plot, new_figure: Any) -> Any:
+    figure = new_figure(figsize=(6, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for curve in plot.curves:
-        axes.plot(curve.x, curve.y, marker="." if len(curve.x) < 30 else "", label=curve.name)
+        axes.plot(curve.x, curve.y, marker="o" if len(curve.x) < 30 else "", markersize=4, label=curve.name)
     axes.set(xlabel=plot.x_label, ylabel=plot.y_label, title=plot.name)
+    if plot.log_x:
+        axes.set_xscale("log")
+    if plot.ticks:
+        axes.set_xticks(range(len(plot.ticks)), plot.ticks)
+    elif all(float(x).is_integer() and x < 30 for curve in plot.curves for x in curve.x) and not plot.log_x:
+        axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     if len(plot.curves) > 1:
         axes.legend()
-    figure.savefig(path, dpi=120)
+    return figure
+
+
+def _bars(plot: Bars, new_figure: Any) -> Any:
+    size = 1.5 + 2.4 * len(plot.panels), 1.4 + 0.24 * len(plot.labels)
+    figure = new_figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, len(plot.panels), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (title, values) in zip(panels, plot.panels.items()):
+        axes.barh(plot.labels, values, color=["#2a7fb8" if value > 0 else "#d1603d" for value in values])
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.set(title=title)
+        axes.grid(axis="x", alpha=0.3)
+    panels[0].invert_yaxis()
+    figure.suptitle(plot.name)
+    figure.supxlabel(plot.x_label)
+    return figure
 
 
 def _cell(value: Any, digits: int) -> str:

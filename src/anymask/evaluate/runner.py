@@ -1,4 +1,4 @@
-"""Runs a task: every case once, in several processes, going on where it stopped.
+"""Runs a task: every case once, in several processes or on Ray, going on where it stopped.
 
 `results.jsonl` grows by a line for each case as soon as it is scored; a case that failed is a line with its reason and
 is tried again by the next run. `run.json` holds the protocol, and a folder is refused to a run with another one.
@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from anymask.core.errors import AnymaskError, InputError, OptionError, StateError
+from anymask.core.errors import InputError, OptionError
 from anymask.core.files import write_aside
 from anymask.core.images import write_image
 from anymask.evaluate import report
 from anymask.evaluate.contract import Case, Table, Task
+from anymask.evaluate.workers import score_cases
+
+if TYPE_CHECKING:
+    from anymask.predict.ray_engine import RaySettings
 
 Progress = Callable[[int, int], None]
 
@@ -57,17 +58,17 @@ def header(task: Task) -> dict[str, Any]:
 def run_task(
     task: Task,
     out: Path | None = None,
-    num_workers: int = 1,
+    workers: int | RaySettings = 1,
     num_worst: int = 12,
     progress: Progress = lambda done, total: None,
 ) -> Outcome:
     """Score every case of a task and write `results.jsonl`, `summary.json`, tables, plots and the worst cases to `out`.
 
     Raises InputError where there is nothing to score, where `out` holds a run with other choices, or where not one
-    case could be scored; single cases that cannot are named in the outcome.
+    case could be scored; single cases that cannot are named in the outcome. workers: processes here, or Ray.
     """
-    if num_workers < 1:
-        raise OptionError(f"--workers must be 1 or more, got {num_workers}.")
+    if isinstance(workers, int) and workers < 1:
+        raise OptionError(f"--workers must be 1 or more, got {workers}.")
     cases = task.cases()
     if not cases:
         raise InputError("there is nothing to score: " + ("; ".join(task.problems[:5]) or "no case was found."))
@@ -81,7 +82,7 @@ def run_task(
     waiting = [case for case in cases if case.name not in rows]
     file = (out / "results.jsonl").open("a") if out else None
     try:
-        for case, row, reason in _score_all(task, waiting, num_workers):
+        for case, (row, reason) in score_cases(task, waiting, workers):
             line: dict[str, Any] = {"case": case.name, "source": case.source}
             if row is None:
                 failed[case.name] = reason
@@ -133,67 +134,13 @@ def _begin(task: Task, out: Path) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def _score_all(task: Task, cases: list[Case], num_workers: int) -> Iterator[tuple[Case, dict[str, Any] | None, str]]:
-    """Case, row or None, reason; as they are done."""
-    if num_workers == 1 or len(cases) < 2:
-        for case in cases:
-            yield case, *_score(task, case)
-        return
-    context = get_context("spawn")  # torch's threads do not survive a fork
-    with ProcessPoolExecutor(num_workers, context, _set_up, (task, num_workers)) as pool:
-        futures = {pool.submit(_score_here, case): case for case in cases}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], *future.result()
-        except BrokenProcessPool as error:
-            raise StateError(
-                "a worker process died, perhaps for lack of memory. What is scored is kept: run the same command "
-                "again, with fewer --workers."
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-_task: Task | None = None  # of this worker process
-
-
-def _set_up(task: Task, num_workers: int) -> None:
-    global _task
-    import os
-
-    import cv2
-    import torch
-
-    threads = max(1, (os.cpu_count() or 1) // num_workers)
-    torch.set_num_threads(threads)
-    cv2.setNumThreads(threads)
-    _task = task
-
-
-def _score_here(case: Case) -> tuple[dict[str, Any] | None, str]:
-    assert _task is not None
-    return _score(_task, case)
-
-
-def _score(task: Task, case: Case) -> tuple[dict[str, Any] | None, str]:
-    try:
-        return task.score(case), ""
-    except (InputError, OSError) as error:
-        return None, str(error)
-    except AnymaskError:
-        raise  # a missing extra, broken weights: the same for every case
-
-
 def _write(
     task: Task, out: Path, outcome: Outcome, cases: list[Case], rows: dict[str, dict[str, Any]], num_worst: int
 ) -> None:
     with write_aside(out / "summary.json") as part:
         part.write_text(json.dumps(outcome.as_json(task), indent=1) + "\n")
-    for name, render in (("table.md", report.markdown), ("table.tex", report.latex)):
-        with write_aside(out / name) as part:
-            part.write_text("\n".join(render(table) for table in outcome.tables))
-    for plot in task.plots(outcome.summary):
-        report.draw(plot, out / f"{plot.name.replace(' ', '-').lower()}.png")
+    report.write_tables(outcome.tables, out)
+    report.draw_all(task.plots(outcome.summary), out)
     ranked = sorted((c for c in cases if "quality" in rows.get(c.name, {})), key=lambda c: rows[c.name]["quality"])
     for rank, case in enumerate(ranked[:num_worst], 1):
         picture = task.picture(case, rows[case.name])

@@ -53,12 +53,18 @@ class RaySettings:
 
 @contextmanager
 def ray_cluster(settings: RaySettings) -> Iterator[None]:
-    """Ray, connected; disconnected at the end, and a cluster of our own ended. No statistics, no dashboard."""
+    """Ray, connected; disconnected at the end, and a cluster of our own ended. No statistics, no dashboard.
+
+    Inside another one it is that one, so that several runs share a cluster.
+    """
     check_workers(settings.num_workers)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     ray = _import("ray")
     _import("ray.data")
+    if ray.is_initialized():
+        yield
+        return
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if settings.address is not None:
         try:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from anymask.core.errors import OptionError
-from anymask.train.config import TrainConfig
+from anymask.train.config import Phase, TrainConfig
 
 FREE: dict[str, str] = {
     "lr": "learning rates are read anew at every step",
@@ -71,13 +71,15 @@ def check_unchanged(stored: Mapping[str, Any], config: TrainConfig, num_processe
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested fields by dotted name; photos of a step instead of its factors."""
+    """Nested fields by dotted name, those that the run is older than at their default; photos of a step."""
+    config = {**asdict(TrainConfig()), **config}
     flat: dict[str, Any] = {}
     factor = config.get("accumulate", 1) * config.get("num_processes", 1)
     for key, value in config.items():
         if key == "phases":
             for i, phase in enumerate(value):
-                flat.update({f"phases.{i}.{k}": v for k, v in phase.items() if k != "photos"})
+                whole = {**asdict(Phase()), **phase}
+                flat.update({f"phases.{i}.{k}": v for k, v in whole.items() if k != "photos"})
                 flat[f"phases.{i}.photos of a step"] = phase["photos"] * factor
         elif isinstance(value, Mapping):
             flat.update({f"{key}.{k}": v for k, v in value.items()})

@@ -68,6 +68,8 @@ class TrainConfig:
     precision: of the arithmetic, see `model.precision`: "bf16" runs under autocast, weights and losses stay float32.
     stream: read photos of SA-1B tar shards when they are needed, not all before the first step (`IndexedPhotos`).
     zoom: chance of a view around one mask instead of a `scale` view (`data.augment`).
+    share: uniform part of the photos that is trained on. repeats: how often each photo of a set is there, by the set's
+    name, such as {manual: 10, automatic: 1}; sets that are not named are left out (`data.subset`).
     ema: decay of the averaged weights that are evaluated and shipped. balance: see `data.loader.PromptDataset`.
     text_width: above 0, text becomes a prompt: D of CLIP's vectors. clip: folder of that CLIP (`text.clip`); then every
     mask's first prompt is its CLIP vector instead of a point or a box (PAPER §7.6).
@@ -114,6 +116,8 @@ class TrainConfig:
     color: float = 0.0
     zoom: float = 0.0
     balance: float = 0.5
+    share: float = 1.0
+    repeats: dict[str, int] = field(default_factory=dict)
     device: str = "auto"
     precision: str = "auto"
     loader_workers: int = 1
@@ -170,6 +174,8 @@ def check_config(config: TrainConfig, source: str) -> None:
         (config.save_every < 1 or config.pictures_every < 1, "save_every and pictures_every must be at least 1"),
         (config.sharding not in ("ddp", "fsdp"), f'sharding must be "ddp" or "fsdp", got {config.sharding!r}'),
         (any(len(s) != 2 for s in scales), f"scale is a range such as [0.5, 2.0], got {scales}"),
+        (not 0 < config.share <= 1, f"share must be above 0 and at most 1, got {config.share:g}"),
+        (any(n < 1 for n in config.repeats.values()), f"repeats must be 1 or more, got {config.repeats}"),
         (config.lora_rank < 0, f"lora_rank must be 0 (off) or more, got {config.lora_rank}"),
         (
             config.lora_rank > 0 and config.model == "lite",

@@ -16,6 +16,7 @@ from torch import nn
 from anymask.core.allocator import keep_freed_memory
 from anymask.data.loader import Batch
 from anymask.data.readers import Photo
+from anymask.data.subset import subset
 from anymask.model.sam import Sam
 from anymask.train.affinity import AffinityHead
 from anymask.train.average import Average
@@ -52,7 +53,8 @@ class Trainer:
         keep_freed_memory()
         self.processes = processes_of_this_run(config.device, config.sharding)
         torch.manual_seed(config.seed)
-        self.config, self.photos, self.out = config, photos, out
+        self.config, self.out = config, out
+        self.photos = subset(photos, config.share, config.repeats, config.seed)
         self.sam = build_trainable(config)
         self.affinity = AffinityHead() if config.affinity else None
         self.rounds = self.processes.wrap(
