@@ -88,6 +88,17 @@ def woodscape(at: Path) -> None:
     text(content, at / "instance_annotations/00001_FV.json")
 
 
+def ibd(at: Path) -> None:
+    """The train photos in COCO's form and one in LabelMe's; a height map of each name, and a val part."""
+    for name in ("DJI_1.JPG", "DJI_2.JPG", "DJI_3.JPG"):
+        write(at / f"2D/photos/{name}", PHOTO)
+        write(at / f"2D/height/{name}", PHOTO[:10])
+    coco(at / "2D/annotations/train.json", "D:\\\\data\\DJI_1.JPG")
+    coco(at / "2D/annotations/val.json", "DJI_3.JPG")
+    two = [{"points": POINTS, "group_id": 4}, {"points": [[30, 30], [40, 30], [40, 35], [30, 35]], "group_id": 4}]
+    text({"shapes": [*two, {"points": POINTS, "group_id": None}], "imagePath": "DJI_2.JPG"}, at / "2D/train/DJI_2.json")
+
+
 ADE = "images/ADE/validation/home/attic/ADE_val_00000007"
 PAIRS = {  # photo, labels, values in them, how many are masks
     "ppdls": ("Plant/Ara2012/ara2012_plant001_rgb.png", "Plant/Ara2012/ara2012_plant001_label.png", (1, 2), 2),
@@ -117,6 +128,7 @@ OTHERS = {  # areas of all masks
     "ndd20": (ndd20, [200, 200, 200]),
     "visor": (visor, [250]),
     "woodscape": (woodscape, [200]),
+    "ibd": (ibd, [200, 250, 200]),
 }
 
 
@@ -174,8 +186,8 @@ def test_an_empty_folder_lacks_everything(tmp_path: Path, name: str) -> None:
     assert len(found.missing) == len(LAYOUTS[name].files) and "there is nothing" in found.missing[0]
 
 
-def test_every_set_but_one_has_a_layout() -> None:
-    assert {s.name for s in SETS} - set(LAYOUTS) == {"ibd"}
+def test_every_set_has_a_layout() -> None:
+    assert {s.name for s in SETS} == set(LAYOUTS)
 
 
 def test_annotations_cannot_leave_the_set(tmp_path: Path) -> None:
@@ -204,11 +216,26 @@ def test_what_is_missing_is_named(root: Path) -> None:
         find_set("cityscape")
 
 
-def test_sets_without_a_layout_take_any(root: Path) -> None:
-    for kind, value in (("images", 90), ("masks", 1)):
-        write(root / "leaves" / kind / "a.png", np.full((40, 60), value, np.uint8))
-    photos = list(read_set("ibd", root / "leaves"))
-    assert len(photos) == 1 and {p.source for p in photos} == {"ibd"}
+def test_another_split_and_half_a_download_are_named(tmp_path: Path) -> None:
+    build("lvis", tmp_path / "lvis")
+    (tmp_path / "lvis/lvis_v0.5_val.json").rename(tmp_path / "lvis/lvis_v0.5_train.json")
+    (missing,) = prepare("lvis", tmp_path / "lvis").missing
+    assert missing.startswith("lvis_v0.5_val.json (in ") and "lvis_v0.5_train.json" in missing
+    build("ibd", tmp_path / "ibd")
+    for part in ("train/DJI_2.json", "annotations/train.json"):
+        (tmp_path / "ibd/2D" / part).unlink()
+    assert "no JSON file has 'train' in its path" in prepare("ibd", tmp_path / "ibd").missing[0]
+    ibd(tmp_path / "ibd")
+    (tmp_path / "ibd/2D/photos/DJI_1.JPG").unlink()
+    found = prepare("ibd", tmp_path / "ibd")
+    assert found.num_images == 1 and "DJI_1.JPG: missing file" in found.problems[0]
+    line = {"points": [[1, 1], [2, 2]], "shape_type": "line"}
+    text({"boxes": []}, tmp_path / "ibd/2D/train/a.json")
+    text({"shapes": [{}], "imagePath": "DJI_2.JPG"}, tmp_path / "ibd/2D/train/b.json")
+    text({"shapes": [line], "imagePath": "DJI_2.JPG"}, tmp_path / "ibd/2D/train/c.json")
+    found = prepare("ibd", tmp_path / "ibd")
+    for part in ("a.json: broken record: in no form", "b.json: broken record", "c.json: broken mask"):
+        assert any(part in problem for problem in found.problems), found.problems
 
 
 def test_the_published_totals() -> None:

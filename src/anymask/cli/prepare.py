@@ -23,7 +23,7 @@ def prepare(
 
     if name == "all":
         for entry in SETS:
-            layout = "; ".join(entry.layout.files if entry.layout else ()) or "any layout of `anymask data check`"
+            layout = "; ".join(entry.layout.files)
             print(f"{entry.name:13}{entry.domain:29}{entry.num_images:6,} photos{entry.num_masks:7,} masks  {layout}")
         return
     if root is None:

@@ -1,7 +1,8 @@
 """The 23 data sets of point to mask (PAPER §7.1): domain, split, published size, and where their files must lie.
 
 The layouts are those of the owners' archives, unpacked, as far as descriptions of them and code that reads them tell;
-none of the downloads themselves was at hand. `set_layouts` reads them. IBD's is not known: convert it.
+none of the downloads themselves was at hand. `set_layouts` reads them. Of IBD (InstanceBuilding, 2D) its owners tell
+that it holds drone photos, their height maps and roofs as instances, not how files are named: it is read by form.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from anymask.core.errors import InputError, unknown_name
 from anymask.data.readers import Photo, Problems, open_dataset
+from anymask.evaluate.set_by_form import ByForm
 from anymask.evaluate.set_layouts import Coco, LabelMaps, Layout, MaskFiles, Polygons, VideoCoco, via, visor, woodscape
 
 
@@ -28,9 +30,9 @@ class SetEntry:
     sam_minus_ritm: float
 
     @property
-    def layout(self) -> Layout | None:
-        """Of the owners' archives; None: convert to a layout of `open_dataset`."""
-        return LAYOUTS.get(self.name)
+    def layout(self) -> Layout:
+        """Of the owners' archives."""
+        return LAYOUTS[self.name]
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -66,7 +68,8 @@ LAYOUTS: dict[str, Layout] = {
     "dram": LabelMaps("test/*/*/*.jpg", "labels/{0}/{1}/{2}.png", background=(0, 255)),
     "trashcan": Coco((("instance_version/instances_train_trashcan.json", "instance_version/train"),)),
     "gtea": LabelMaps("GTEA/Images/*.jpg", "GTEA/Masks/{0}.png"),
-}  # of the owners' archives, unpacked; IBD's is not known
+    "ibd": ByForm("train", others=r"height|depth|dsm|3d/|mask|label"),
+}  # of the owners' archives, unpacked
 SETS = (
     SetEntry("ppdls", "PPDLS", "plants", "all", 182, 2347, 46.9),
     SetEntry("bbbc038v1", "BBBC038v1", "microscopy", "train", 227, 10506, 44.7),
@@ -124,15 +127,12 @@ def domains() -> dict[str, str]:
 
 
 def read_set(name: str, root: Path, problems: Problems | None = None) -> Iterator[Photo]:
-    """Photos of a set from its owners' layout; where that has no reader, from any layout of `open_dataset`."""
+    """Photos of a set from its owners' layout. Raises InputError where parts of it are not there at all."""
     entry = find_set(name)
-    if entry.layout is not None:
-        absent = _missing(entry, Path(root))
-        if absent:
-            raise InputError(f"{entry.title} is not complete under {root}: {'; '.join(absent)}.")
-        return entry.layout.read(Path(root), entry.name, problems)
-    photos = open_dataset(root, problems=problems)
-    return (Photo(p.name, entry.name, p.encoded, p.hw, p.rles, p.labels) for p in photos)
+    absent = _missing(entry, Path(root))
+    if absent:
+        raise InputError(f"{entry.title} is not complete under {root}: {'; '.join(absent)}.")
+    return entry.layout.read(Path(root), entry.name, problems)
 
 
 def open_named(path: Path, problems: Problems | None = None) -> Iterator[Photo]:
@@ -168,7 +168,6 @@ def prepare(name: str, root: Path) -> Readiness:
 
 def _missing(entry: SetEntry, root: Path) -> list[str]:
     """Patterns of the layout that find nothing, with what is there instead."""
-    patterns = entry.layout.files if entry.layout else ()
-    absent = [pattern for pattern in patterns if next(root.glob(pattern), None) is None]
+    absent = [pattern for pattern in entry.layout.files if next(root.glob(pattern), None) is None]
     there = ", ".join(sorted(p.name + "/" * p.is_dir() for p in root.iterdir())[:8]) if absent and root.is_dir() else ""
     return [f"{pattern} (in {root} there is {there or 'nothing'})" for pattern in absent]

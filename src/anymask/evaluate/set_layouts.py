@@ -1,4 +1,4 @@
-"""How the owners of data sets lay out photos and masks: seven forms, each described by patterns instead of code.
+"""How the owners of data sets lay out photos and masks: six forms described by patterns instead of code.
 
 A pattern is a path under the set's root with `*` and `?` for what varies. A template names the file that belongs to a
 photo: `{0}`, `{1}` … stand for what the pattern's stars matched, in order.
@@ -106,7 +106,7 @@ class Coco:
         """Photos of all parts."""
         for name, folder in self.parts:
             if self.last:
-                content = _json(root / name)
+                content = read_json(root / name)
                 for record in content["images"]:
                     record["file_name"] = record["file_name"][-self.last :]
                 found = photos_of_coco(content, root / name, root / folder, problems=problems)
@@ -129,7 +129,7 @@ class VideoCoco:
 
     def read(self, root: Path, source: str, problems: Problems | None) -> Iterator[Photo]:
         """Frames with at least one mask."""
-        content = _json(root / self.annotations)
+        content = read_json(root / self.annotations)
         images, annotations = [], []
         videos = {video["id"]: video["file_names"] for video in content["videos"]}
         for video, names in videos.items():
@@ -177,7 +177,7 @@ class Polygons:
         def jobs() -> Iterator[Callable[[], Photo]]:
             for truth, parts in matches(root, self.annotations):
                 try:
-                    entries = list(self.parse(_json(truth)))
+                    entries = list(self.parse(read_json(truth)))
                 except (KeyError, TypeError, AttributeError, ValueError) as error:
                     complain(problems, "broken record", truth, f"not in the owners' form: {error!r}.")
                     continue
@@ -251,7 +251,8 @@ def _photo(file: Path, root: Path, source: str, truth: Path, masks: list[np.ndar
     return Photo(str(file.relative_to(root)), source, encoded, hw, rles, [None] * len(rles))
 
 
-def _json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; DataError where it is not there or broken."""
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
