@@ -77,6 +77,7 @@ def test_every_photo_and_mask_is_accounted_for(shard: Path) -> None:
     row = outcome.summary["sets"]["davis"]
     assert row["photos"] == row["masks"] == row["left_out"] == 1
     assert row["oracle"] >= row["clicks_1"] > 80 and row["box"] > 80 and row["noc_85"] == 1
+    assert outcome.summary["reached"] == {"85": [100.0] * 3}
     assert outcome.summary["mean"]["clicks_3"] == outcome.summary["domain: video"]["clicks_3"]
     assert len(outcome.problems) == 2
     assert "b: no mask of 100 px" in outcome.problems[0] and "c: no mask that is not empty" in outcome.problems[1]

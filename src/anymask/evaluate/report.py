@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def write_tables(tables: Iterable[Table], folder: Path) -> None:
 def draw_all(plots: Iterable[Plot | Bars], folder: Path) -> None:
     """Each figure as a PNG named after it."""
     for plot in plots:
-        draw(plot, folder / f"{plot.name.replace(' ', '-').lower()}.png")
+        draw(plot, folder / (re.sub(r"[^a-z0-9.]+", "-", plot.name.lower()).strip("-") + ".png"))
 
 
 def draw(plot: Plot | Bars, path: Path) -> None:
