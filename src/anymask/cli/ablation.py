@@ -39,7 +39,7 @@ def ablation(
 
     `anymask evaluate ablation volume --data train/ --truth dev/ --out volume`
 
-    `anymask evaluate ablation stages --data loop-engine/data/003 --truth dev/ --out stages --set init=lite`
+    `anymask evaluate ablation stages --data loop-engine/datasets/003 --truth dev/ --out stages --set init=lite`
     """
     from anymask.cli.train import find_recipe, read_photos
     from anymask.core.errors import OptionError, unknown_name
