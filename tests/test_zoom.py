@@ -8,13 +8,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anymask import SamPredictor, load_model
+from anymask import SamAutomaticMaskGenerator, SamPredictor, load_model
 from anymask.core.errors import StateError
 from anymask.core.geometry import Frame
 from anymask.core.masks import mask_iou
+from anymask.core.rle import encode_one
 from anymask.core.types import Embedding, MaskBatch, PromptBatch
 from anymask.model.presets import build_sam
+from anymask.predict.candidates import Candidate
+from anymask.predict.crops import Crop
+from anymask.predict.options import AutomaticOptions
 from anymask.predict.prompts import check_prompts
+from anymask.predict.refine import refine
 from anymask.predict.zoom import OUTSIDE, Look, Zoom, window_around
 
 RED = (220, 40, 40)
@@ -195,3 +200,28 @@ def test_any_size_and_any_click(width, height, share_x, share_y):
     point = np.array([[share_x * width, share_y * height]])
     masks, iou, low_res = predictor.predict(point, np.array([1]), zoom=True)
     assert masks.shape == (3, height, width) and np.isfinite(iou).all() and low_res.shape == (3, 32, 32)
+
+
+def test_automatic_masks_of_small_things_become_sharper():
+    image, (small,) = photo_with([(377, 263, 26)])
+    quality = {}
+    for zoom in (False, True):
+        generator = SamAutomaticMaskGenerator(
+            RedFinder(), points_per_side=2, pred_iou_thresh=0.5, stability_score_thresh=0, zoom=zoom
+        )
+        (record,) = generator.generate(image)
+        quality[zoom] = mask_iou(record["segmentation"], small)
+        assert record["area"] == record["segmentation"].sum()
+        x, y, width, height = record["bbox"]
+        assert record["segmentation"][y : y + height + 1, x : x + width + 1].sum() == record["area"]
+    assert quality[True] > 0.9 > quality[False]
+
+
+def test_refining_keeps_what_a_closer_look_does_not_know():
+    image, _ = photo_with([(377, 263, 9)])
+    finder = RedFinder()
+    corner = np.pad(np.ones((31, 31), bool), ((0, 369), (0, 569)))
+    found = Candidate(0.9, 1.0, (0, 0, 30, 30), 961, (15.0, 15.0), (15.0, 15.0), 0,
+                      Crop((0, 0, 600, 400), 0), encode_one(corner))  # fmt: skip
+    assert refine(finder, image, [found], AutomaticOptions(stability_score_thresh=0)) == [found], "nothing red there"
+    assert refine(finder, image, [found], AutomaticOptions(), lambda: True) == [found]

@@ -51,6 +51,9 @@ def everything(
     max_mask_region_area: Annotated[float | None, typer.Option(help="Drop masks over this many pixels.")] = None,
     max_coverage: Annotated[float | None, typer.Option(help="Drop masks of this share of the photo up.")] = None,
     granularity: Annotated[str | None, typer.Option(help="all, whole, part or subpart of a point.")] = None,
+    zoom: Annotated[
+        bool | None, typer.Option("--zoom", help="Draw small masks again from crops around them; one encoding each.")
+    ] = None,
     time_budget: Annotated[float | None, typer.Option(help="Seconds for a photo; then take what there is.")] = None,
     overlays: Annotated[
         bool | None, typer.Option("--overlays/--no-overlays", help="Draw pictures and a contact sheet; shards: never.")

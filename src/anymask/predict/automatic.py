@@ -22,6 +22,7 @@ from anymask.predict.focus import Focus
 from anymask.predict.grid import build_layer_grids, check_point_grids, spread_order
 from anymask.predict.hierarchy import parents as parents_of
 from anymask.predict.options import AutomaticOptions, option_defaults
+from anymask.predict.refine import refine
 
 Progress = Callable[[int, int], None]
 CROPS_PER_BATCH = 4  # on a GPU; on a CPU encoding several at once gains nothing and costs memory
@@ -56,6 +57,8 @@ class SamAutomaticMaskGenerator:
     granularity: "all" candidates of a point, or its "whole" (largest), "part", or "subpart" (smallest) only.
     parents: adds `parent` to each record: index of the smallest mask that contains 90 % of it, or None.
     return_low_res: adds `low_res_logits` (4h, 4w) float32 of the crop to each record.
+    zoom: small masks are drawn again from crops around them, one encoding each (`predict.refine`); the logits of
+        return_low_res stay those of the first look.
     crops_per_batch: crops of a layer encoded together; None: 1 on a CPU, 4 elsewhere.
 
     Memory, whatever points_per_side and the photo's size: low-resolution logits of 16 points (13 MB at
@@ -92,6 +95,7 @@ class SamAutomaticMaskGenerator:
         parents: bool = False,
         return_low_res: bool = False,
         crops_per_batch: int | None = None,
+        zoom: bool = False,
     ) -> None:
         given = locals()
         changed = {name: given[name] for name, default in option_defaults().items() if given[name] != default}
@@ -141,7 +145,10 @@ class SamAutomaticMaskGenerator:
         """
         photo = read_image(image)
         focus = Focus.of(_hw(photo), region, near_points, near_px)
+        stop_at = None if time_budget_s is None else time.monotonic() + time_budget_s
         kept = self._find(photo, focus, time_budget_s, progress)
+        if self.options.zoom:
+            kept = self._closer(photo, kept, stop_at)
         if self.options.min_mask_region_area > 0:
             kept = self._clean(kept)
         return self._records(kept)
@@ -192,6 +199,14 @@ class SamAutomaticMaskGenerator:
                 pictures = [np.ascontiguousarray(photo[y0:y1, x0:x1]) for x0, y0, x1, y1 in boxes]
                 for (crop, points), embedding in zip(some, self.segmenter.encode(pictures)):
                     yield crop, points, embedding
+
+    def _closer(self, photo: np.ndarray, found: list[Candidate], stop_at: float | None) -> list[Candidate]:
+        """Small masks drawn again on crops; then NMS again, for two may have become one."""
+        sharper = refine(
+            self.segmenter, photo, found, self.options, lambda: stop_at is not None and time.monotonic() >= stop_at
+        )
+        scores = np.array([c.predicted_iou for c in sharper])
+        return [sharper[i] for i in nms(_boxes(sharper), scores, self.options.box_nms_thresh)]
 
     def _clean(self, found: list[Candidate]) -> list[Candidate]:
         """Masks without small holes and islands; then NMS again, which prefers masks that were not

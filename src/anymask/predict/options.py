@@ -53,6 +53,7 @@ class AutomaticOptions:
     parents: bool = False
     return_low_res: bool = False
     crops_per_batch: int | None = None
+    zoom: bool = False
 
     def __post_init__(self) -> None:
         for name in ("points_per_side", "points_per_batch", "crop_n_points_downscale_factor", "crops_per_batch"):

@@ -89,16 +89,12 @@ def _resample(logits: np.ndarray, source: _Cells, target: _Cells) -> np.ndarray:
 class Zoom:
     """Answers prompts on one photo, on crops of it where that shows more.
 
-    segmenter: of the photo's embedding. photo: (H, W, 3) uint8. crop_segmenter: for the crops, such as
-    `segmenter.for_crops()`; the segmenter itself by default.
+    segmenter: of the photo's embedding. photo: (H, W, 3) uint8.
     """
 
-    def __init__(
-        self, segmenter: Segmenter, photo: np.ndarray, embedding: Embedding, crop_segmenter: Segmenter | None = None
-    ) -> None:
+    def __init__(self, segmenter: Segmenter, photo: np.ndarray, embedding: Embedding) -> None:
         self._segmenter, self._photo, self._embedding = segmenter, photo, embedding
-        for_crops = getattr(segmenter, "for_crops", lambda: segmenter)
-        self._crops = crop_segmenter or for_crops()
+        self._crops = crop_segmenter(segmenter)
 
     def decode(self, prompts: PromptBatch, multimask: bool) -> list[Look]:
         """One look for each of the P prompts, which are in the frame of the photo's embedding."""
@@ -170,6 +166,12 @@ class Zoom:
             hw = self._crops.low_res_hw if hasattr(self._crops, "low_res_hw") else logits.shape
             masks = to_window(logits, own, window, frame, hw)[None, None]
         return PromptBatch(points, labels, boxes, masks)
+
+
+def crop_segmenter(segmenter: Segmenter) -> Segmenter:
+    """What looks at crops: the segmenter's own way to do it (`for_crops`), else the segmenter itself."""
+    made: Segmenter = getattr(segmenter, "for_crops", lambda: segmenter)()
+    return made
 
 
 def window_around(box_xyxy: np.ndarray, frame: Frame, crop_side: int, margin: float) -> Window | None:
