@@ -62,6 +62,7 @@ class LabelMaps:
             values = [int(v) for v in np.unique(labels) if v >= self.lowest and int(v) not in self.background]
             return _photo(file, root, source, truth, [labels == value for value in values])
 
+        name_orphans(root, self.photos, self.labels, problems)
         return keep_readable((partial(photo, *match) for match in matches(root, self.photos, self.only)), problems)
 
 
@@ -86,6 +87,7 @@ class MaskFiles:
                 raise DataError("missing file", root / self.masks.format(*parts), "no mask of this photo is there.")
             return _photo(file, root, source, found[0], [read_label_map(mask) > self.above for mask in found])
 
+        name_orphans(root, self.photos, self.masks, problems)
         return keep_readable((partial(photo, *match) for match in matches(root, self.photos)), problems)
 
 
@@ -232,6 +234,13 @@ def matches(root: Path, pattern: str, only: str = "") -> Iterator[tuple[Path, tu
         match = expression.fullmatch(path)
         if match and (not only or re.search(only, path)):
             yield file, match.groups()
+
+
+def name_orphans(root: Path, photos: str, masks: str, problems: Problems | None) -> None:
+    """Count mask files that belong to no photo. photos: a pattern. masks: the template of a photo's."""
+    taken = {mask for _, parts in matches(root, photos) for mask in root.glob(masks.format(*parts))}
+    for mask in sorted(set(root.glob(_any(masks))) - taken):
+        complain(problems, "missing file", mask, "the photo of this mask is not there.")
 
 
 _REGEX = {"*": "([^/]*)", "?": "[^/]"}
