@@ -137,7 +137,9 @@ class Segments:
 
 
 class RandomWalker:
-    """skimage's random walker from discs at the clicks; the rim, or what lies outside the box, is background."""
+    """skimage's random walker from discs at the clicks, or from an ellipse of half the box's size in its middle; the
+    photo's rim, or what lies outside the box, is background.
+    """
 
     def __init__(self, image: np.ndarray) -> None:
         self._walk = _skimage().random_walker
@@ -152,7 +154,8 @@ class RandomWalker:
             seeds[:] = 2
             seeds[y0 : y1 + 1, x0 : x1 + 1] = 0
             if not len(points):
-                points, kinds = np.array([[(x0 + x1) // 2, (y0 + y1) // 2]]), np.array([1])
+                middle, half = ((x0 + x1) // 2, (y0 + y1) // 2), ((x1 - x0) // 4, (y1 - y0) // 4)
+                cv2.ellipse(seeds, middle, half, 0, 0, 360, 1, -1)
         seeds[[0, -1]] = 2
         seeds[:, [0, -1]] = 2
         for (x, y), kind in zip(points, kinds):

@@ -71,7 +71,8 @@ def table_of(outcomes: dict[str, Outcome], methods: list[str], key: str) -> Tabl
     rows.append((f"{first} wins on", None, *(f"{100 * wins[m] / len(names):.0f} %" for m in others)))
     masks = sum(outcomes[first].summary["sets"][name]["masks"] for name in names)
     if fewer:
-        title, what = f"Clicks to {key.removeprefix(CLICKS_TO)} % IoU", "Mean number of clicks, at most the last one"
+        title = f"Clicks to {key.removeprefix(CLICKS_TO)} % IoU"
+        what = "Mean number of clicks, at most the last one; a draw is no win"
     else:
         title, what = f"Methods at {KEYS[key]}", "mIoU in % of the selected mask"
     return Table(title, ("set", *methods), rows, f"{what}; {masks} masks, means over sets with equal weight.")

@@ -39,11 +39,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Curve:
-    """A line of a plot: name, x and y of the same length."""
+    """A line of a plot: name, x and y of the same length. like: the curve whose colour it has, with open marks."""
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
+    like: str = ""
 
 
 @dataclass(frozen=True)

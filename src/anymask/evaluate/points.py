@@ -231,7 +231,7 @@ def click_curves(name: str, summary: dict[str, Any], protocol: PointProtocol) ->
     mean = summary["mean"]
     curves = [Curve(name, protocol.clicks, [mean[f"clicks_{n}"] for n in protocol.clicks])]
     if mean["oracle"] > mean["clicks_1"]:
-        curves.append(Curve(f"{name}, oracle", [1], [mean["oracle"]]))
+        curves.append(Curve(f"{name}, oracle", [1], [mean["oracle"]], like=name))
     return curves
 
 

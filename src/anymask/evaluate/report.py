@@ -66,10 +66,15 @@ def draw(plot: Plot | Bars, path: Path) -> None:
 
 
 def _curves(plot: Plot, new_figure: Any) -> Any:
-    figure = new_figure(figsize=(6, 4.5), layout="constrained")
+    beside = len(plot.curves) > 5  # the names beside the axes, not over the lines
+    figure = new_figure(figsize=(8 if beside else 6, 4.5), layout="constrained")
     axes = figure.add_subplot()
+    colors: dict[str, Any] = {}
     for curve in plot.curves:
-        axes.plot(curve.x, curve.y, marker="o" if len(curve.x) < 30 else "", markersize=4, label=curve.name)
+        mark = {"marker": "o", "markersize": 5 if curve.like else 4} if len(curve.x) < 30 else {}
+        known = {"color": colors[curve.like], "markerfacecolor": "white"} if curve.like in colors else {}
+        (line,) = axes.plot(curve.x, curve.y, label=curve.name, **mark, **known)
+        colors[curve.name] = line.get_color()
     axes.set(xlabel=plot.x_label, ylabel=plot.y_label, title=plot.name)
     if plot.log_x:
         axes.set_xscale("log")
@@ -79,7 +84,7 @@ def _curves(plot: Plot, new_figure: Any) -> Any:
         axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     if len(plot.curves) > 1:
-        axes.legend()
+        figure.legend(loc="outside right center") if beside else axes.legend()
     return figure
 
 
