@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anymask.model.layers import MLPBlock, runs_eagerly_on_cpu
+from anymask.model.cells import Cells, cells_of, first_update
+from anymask.model.layers import MLPBlock
 
 
 @dataclass(frozen=True)
@@ -94,47 +95,35 @@ class Attention(nn.Module):
         out = self.merge_heads(F.scaled_dot_product_attention(q, keys, values))
         return self.out_proj(out).reshape(p, t, c)
 
-    def tokens_on_images(self, q: Tensor, keys_pe: Tensor, keys: Tensor) -> Tensor:
-        """Tokens (P, T, C) attend to cells (P, L, C) with the projections moved to the token side: (P, T, C)."""
+    def tokens_on_cells(self, q: Tensor, cells: Cells) -> Tensor:
+        """Tokens (P, T, C) attend to each prompt's cells, with the projections moved to the token side: (P, T, C)."""
         p, t, c = q.shape
         q = self.split_heads(self.q_proj(q)) * self.scale  # (P, H, T, D)
-        q = (q @ self.head_weight(self.k_proj)).reshape(p, -1, c)  # (P, H·T, C)
-        attention = _product_t(q, keys_pe).softmax(dim=-1)  # (P, H·T, L)
-        out = (attention @ keys).reshape(p, self.num_heads, t, c)
-        out = out @ self.head_weight(self.v_proj).transpose(1, 2)  # (P, H, T, D)
+        out = cells.attended((q @ self.head_weight(self.k_proj)).reshape(p, -1, c))  # (P, H·T, C)
+        out = out.reshape(p, self.num_heads, t, c) @ self.head_weight(self.v_proj).transpose(1, 2)  # (P, H, T, D)
         return self.out_proj(self.merge_heads(out) + self.v_proj.bias)
 
-    def images_on_tokens(
-        self, keys: Tensor, queries: Tensor | None, keys_pe: Tensor | None, k: Tensor, v: Tensor
-    ) -> Tensor:
-        """Cells attend to tokens; returns keys + result, (P, L, C).
+    def shared_image_on_tokens(
+        self, keys: Tensor, queries: Tensor, pe: Tensor, k: Tensor, v: Tensor, norm: nn.LayerNorm
+    ) -> Cells:
+        """One image's cells (1, L, C) attend to each prompt's tokens. queries: (1, H, L, D). k, v: (P, T, C)."""
+        return first_update(keys, queries, pe, self.split_heads(self.k_proj(k)), self._moved_values(v), norm)
 
-        keys: (G, L, C) the residual. Either queries (G, H, L, D), already projected and scaled, or
-        keys_pe (P, L, C) whose projection is moved to the token side. k, v: (P, T, C).
-        """
-        p, t, c = k.shape
-        k = self.split_heads(self.k_proj(k))  # (P, H, T, D)
-        if queries is not None:
-            logits = k @ queries.transpose(2, 3)  # (P, H, T, L)
-        else:
-            assert keys_pe is not None
-            bias = k @ self.q_proj.bias.reshape(self.num_heads, -1, 1)  # (P, H, T, 1)
-            k = (k @ self.head_weight(self.q_proj)).reshape(p, -1, c)  # (P, H·T, C)
-            logits = _product_t(k, keys_pe)  # (P, H·T, L)
-            logits = (logits.reshape(p, self.num_heads, t, -1) + bias) * self.scale
-        attention = logits.softmax(dim=2).reshape(p, self.num_heads * t, -1)
+    def cells_on_tokens(self, cells: Cells, k: Tensor, v: Tensor, norm: nn.LayerNorm) -> Cells:
+        """Each prompt's cells attend to its tokens, with the projections moved to the token side. k, v: (P, T, C)."""
+        p, _, c = k.shape
+        k = self.split_heads(self.k_proj(k)) * self.scale  # (P, H, T, D)
+        bias = (k @ self.q_proj.bias.reshape(self.num_heads, -1, 1)).reshape(p, -1, 1)  # (P, H·T, 1)
+        k = (k @ self.head_weight(self.q_proj)).reshape(p, -1, c)  # (P, H·T, C)
+        return cells.updated(k, bias, self._moved_values(v), self.num_heads, norm)
+
+    def _moved_values(self, v: Tensor) -> Tensor:
+        """Values and output projection of every head in one: (P, T, C) to (P, H·T, C)."""
+        p, _, c = v.shape
         v = self.split_heads(self.v_proj(v))  # (P, H, T, D)
         out_weight = self.out_proj.weight.t().reshape(self.num_heads, -1, c)  # (H, D, C)
         # every head's weights over the tokens add up to one, so its share of the bias can ride on the values
-        v = (v @ out_weight + self.out_proj.bias / self.num_heads).reshape(p, -1, c)  # (P, H·T, C)
-        return torch.baddbmm(keys.expand(p, -1, -1), attention.transpose(1, 2), v)
-
-
-def _product_t(x: Tensor, cells: Tensor) -> Tensor:
-    """x (P, N, C) times the transpose of cells (P, L, C): (P, N, L)."""
-    if runs_eagerly_on_cpu(x) and len(x) == 1:  # a plain product reads the cells as they lie; a batched one copies
-        return (x[0] @ cells[0].t()).unsqueeze(0)
-    return x @ cells.transpose(1, 2)
+        return (v @ out_weight + self.out_proj.bias / self.num_heads).reshape(p, -1, c)
 
 
 class TwoWayAttentionBlock(nn.Module):
@@ -226,36 +215,31 @@ class TwoWayTransformer(nn.Module):
         )
         return ImageTokens(keys, pe, shared)
 
-    def forward(
-        self, image: ImageTokens, point_embedding: Tensor, num_outputs: int | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Tokens (P, T, C) and image cells (P, L, C) after all layers; `image` of G = 1 or G = P.
+    def forward(self, image: ImageTokens, point_embedding: Tensor, chosen: slice) -> tuple[Tensor, Cells]:
+        """Tokens (P, 1 + M, C) and image cells after all layers; `image` of G = 1 or G = P.
 
-        num_outputs: only the first so many tokens are wanted, (P, num_outputs, C); the others skip the last attention.
+        point_embedding: (P, T, C). chosen: the M tokens, counted from the second, that are wanted besides the first;
+        the others skip the last attention.
         """
         tokens, token_pe = point_embedding, point_embedding
-        keys, shared = image.keys, image.shared
-        keys_pe = keys + image.pe if shared is None else None
+        shared = image.shared
+        cells = cells_of(image.keys, image.pe) if shared is None else None
         for layer in self.layers:
             assert isinstance(layer, TwoWayAttentionBlock)
             tokens = layer.update_tokens(tokens, token_pe)
-            to_image, to_token = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
+            to_image, to_token, norm = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token, layer.norm4
             q = tokens + token_pe
-            if shared is not None:
-                attended = to_image.tokens_on_shared_image(
-                    q, shared.token_keys, shared.token_values
-                )
+            if cells is not None:
+                tokens = layer.finish_tokens(tokens, to_image.tokens_on_cells(q, cells))
+                cells = to_token.cells_on_tokens(cells, tokens + token_pe, tokens, norm)
             else:
-                assert keys_pe is not None
-                attended = to_image.tokens_on_images(q, keys_pe, keys)
-            tokens = layer.finish_tokens(tokens, attended)
-            queries = None if shared is None else shared.queries
-            keys = layer.norm4(
-                to_token.images_on_tokens(keys, queries, keys_pe, tokens + token_pe, tokens)
-            )
-            keys_pe, shared = keys + image.pe, None
-        assert keys_pe is not None
-        q = (tokens + token_pe)[:, :num_outputs]
-        tokens = tokens[:, :num_outputs]
-        attended = self.final_attn_token_to_image.tokens_on_images(q, keys_pe, keys)
-        return self.norm_final_attn(tokens + self.dropout(attended)), keys
+                assert shared is not None
+                attended = to_image.tokens_on_shared_image(q, shared.token_keys, shared.token_values)
+                tokens = layer.finish_tokens(tokens, attended)
+                k = tokens + token_pe
+                cells = to_token.shared_image_on_tokens(image.keys, shared.queries, image.pe, k, tokens, norm)
+        assert cells is not None
+        wanted = [0, *range(1 + chosen.start, 1 + chosen.stop)]
+        q, tokens = (tokens + token_pe)[:, wanted], tokens[:, wanted]
+        attended = self.final_attn_token_to_image.tokens_on_cells(q, cells)
+        return self.norm_final_attn(tokens + self.dropout(attended)), cells
