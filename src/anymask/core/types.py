@@ -30,7 +30,8 @@ class PromptBatch:
 
     points_xy: (P, N, 2). labels: (P, N), -1 padding, 0 background, 1 foreground. boxes_xyxy: (P, 4).
     mask_logits: (P, 1, 4h, 4w). min_iou: of prompts with no predicted IoU above it the logits are not wanted; a
-    segmenter may leave them zero.
+    segmenter may leave them zero. inside_only: logits of the padding beside the photo are not wanted; a segmenter may
+    give any number far below the threshold for them.
     """
 
     points_xy: Any = None
@@ -38,6 +39,7 @@ class PromptBatch:
     boxes_xyxy: Any = None
     mask_logits: Any = None
     min_iou: float | None = None
+    inside_only: bool = False
 
 
 @dataclass(frozen=True)

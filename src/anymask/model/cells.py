@@ -96,7 +96,7 @@ def first_update(keys: Tensor, queries: Tensor, pe: Tensor, k: Tensor, v: Tensor
     if not goes_in_turn(k):
         logits = k @ queries.transpose(2, 3)  # (P, H, T, L)
         return CellBatch(_updated(keys, logits.flatten(1, 2), v, num_heads, norm), pe)
-    columns, sums = queries[0].transpose(1, 2).contiguous(), torch.empty_like(keys[0])
+    columns, sums = queries[0].transpose(1, 2), torch.empty_like(keys[0])
     logits = k.new_empty(*k.shape[1:3], keys.shape[1])
     updated = []
     for rows, values in zip(k, v, strict=True):

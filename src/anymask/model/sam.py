@@ -103,19 +103,21 @@ class Sam(nn.Module):
         multimask_output: bool,
         prepared: ImageTokens | None = None,
         min_iou: float | None = None,
+        inside_hw: tuple[int, int] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Low-resolution logits (P, M, 4h, 4w) and predicted IoU (P, M), both float32.
 
         embedding: (1, C, h, w). points: (P, N, 2) in the model frame and labels (P, N). boxes: (P, 4).
         masks: (P, 1, 4h, 4w) logits. prepared: `prepare(embedding)`, used where no mask is given.
         min_iou: logits of prompts with no predicted IoU above it are zero, for half of the work.
+        inside_hw: logits beyond these rows and columns of cells are not wanted.
         """
         sparse, dense = self.prompt_encoder(points, boxes, masks)
         size_hw = (embedding.shape[-2], embedding.shape[-1])
         if masks is not None or prepared is None:
             dense_pe = self.prompt_encoder.get_dense_pe()
             prepared = self.mask_decoder.prepare(embedding, dense_pe, dense.to(embedding.dtype))
-        low_res, iou = self.mask_decoder.decode(prepared, size_hw, sparse, multimask_output, min_iou)
+        low_res, iou = self.mask_decoder.decode(prepared, size_hw, sparse, multimask_output, min_iou, inside_hw)
         return low_res.float(), iou.float()
 
     @torch.no_grad()

@@ -170,7 +170,8 @@ class CropMasks:
         """
         points = to_model_xy(points_xy, self._embedding.frame)[:, None].astype(np.float32)
         labels = np.ones((len(points), 1), dtype=np.int64)
-        answer = self._segmenter.decode(self._embedding, PromptBatch(points, labels, min_iou=min_iou), multimask=True)
+        prompts = PromptBatch(points, labels, min_iou=min_iou, inside_only=not self._options.return_low_res)
+        answer = self._segmenter.decode(self._embedding, prompts, multimask=True)
         return answer.low_res, _numpy(answer.predicted_iou)
 
     def _of_granularity(self, low_res: Any) -> np.ndarray:

@@ -80,6 +80,7 @@ class PatchUpscaler:
         self._rows = _Axis(low_res_hw[0], frame.side, scaled_h, height)
         self._columns = _Axis(low_res_hw[1], frame.side, scaled_w, width)
 
+    @torch.no_grad()
     def above(self, low_res: np.ndarray, level: float) -> Patch:
         """Logits (h, w) float32 in a rectangle outside of which none exceeds `level`.
 

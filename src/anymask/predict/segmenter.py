@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,7 @@ class TorchSegmenter:
         prepared = self._prepare(features) if masks is None else None
         kinds = [points[0] if points else None, boxes, masks]
         total = max((len(k) for k in kinds if k is not None), default=1)
+        inside_hw = self._inside_hw(embedding.frame, features) if prompts.inside_only else None
         low_res, iou = [], []
         for start in range(0, total, PROMPTS_AT_ONCE):
             part = slice(start, start + PROMPTS_AT_ONCE)
@@ -95,6 +97,7 @@ class TorchSegmenter:
                 multimask,
                 prepared,
                 prompts.min_iou,
+                inside_hw,
             )
             low_res.append(logits)
             iou.append(predicted)
@@ -107,6 +110,14 @@ class TorchSegmenter:
         if self._prepared is None or self._prepared[0] is not features:
             self._prepared = (features, self.sam.prepare(features))
         return self._prepared[1]
+
+    def _inside_hw(self, frame: Frame, features: torch.Tensor) -> tuple[int, int]:
+        """Rows and columns of cells whose logits reach the photo: those on it and one more for what is interpolated."""
+        height, width = (
+            min(cells, math.ceil(pixels * cells / self.side) + 1)
+            for pixels, cells in zip(frame.input_hw, features.shape[-2:])
+        )
+        return height, width
 
     def _tensor(self, value: Any, dtype: torch.dtype = torch.float32) -> Any:
         if value is None:
