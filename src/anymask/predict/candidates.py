@@ -15,17 +15,18 @@ from anymask.predict.crops import Crop
 from anymask.predict.filters import cut_off_by_crop, nms, stability
 from anymask.predict.focus import Focus
 from anymask.predict.options import AutomaticOptions
-from anymask.predict.patches import Patch, PatchUpscaler, box_of, encode_patch
+from anymask.predict.patches import PackedMask, Patch, PatchUpscaler, box_of
 
 BLOCK = 16  # prompts whose low-resolution logits exist at once; more is not faster (docs/log.md)
-HELD_BYTES = 64 * 2**20  # run lengths kept before masks that NMS will remove anyway are let go
+HELD_BYTES = 64 * 2**20  # kept before masks that NMS will remove anyway are let go
 
 
 @dataclass(frozen=True)
 class Candidate:
     """One mask of one point, in pixels of the photo.
 
-    slot: which of the candidates of its point. rle: None where it was let go. low_res: only on request.
+    slot: which of the candidates of its point. packed: the mask until it is sure to stay, rle: from then on; neither
+    where it was let go. low_res: only on request.
     """
 
     predicted_iou: float
@@ -36,7 +37,8 @@ class Candidate:
     crop_xy: tuple[float, float]  # the same point, of the crop
     slot: int
     crop: Crop
-    rle: RLE | None
+    packed: PackedMask | None
+    rle: RLE | None = None
     low_res: np.ndarray | None = None
 
 
@@ -44,7 +46,7 @@ class CropMasks:
     """Candidate masks of one crop, from an embedding of it.
 
     Held at once: low-resolution logits of `block` prompts, one mask at the crop's size, and at most
-    about HELD_BYTES of run lengths that NMS is still to thin out; never more than one picture at full size.
+    about HELD_BYTES of masks that NMS is still to thin out; never more than one picture at full size.
     """
 
     def __init__(
@@ -73,9 +75,9 @@ class CropMasks:
         for start in range(0, len(points_xy), self._block):
             block = points_xy[start : start + self._block]
             found += self._judge(block)
-            if sum(len(c.rle["counts"]) for c in found if c.rle) > limit:
+            if sum(map(_num_bytes, found)) > limit:
                 found = self._let_go(found)
-                limit = 2 * max(HELD_BYTES, sum(len(c.rle["counts"]) for c in found if c.rle))
+                limit = 2 * max(HELD_BYTES, sum(map(_num_bytes, found)))
             if should_stop(len(block)):
                 break
         return self._complete(self._thin_out(found))
@@ -86,16 +88,20 @@ class CropMasks:
         return [found[i] for i in nms(boxes, scores, self._options.box_nms_thresh)]
 
     def _let_go(self, found: list[Candidate]) -> list[Candidate]:
-        """Forget the run lengths of masks that NMS would remove now.
+        """Forget masks that NMS would remove now, and keep run lengths of the others.
 
         They stay candidates: what removes them may itself be removed by a better mask found later.
         """
         kept = {id(c) for c in self._thin_out(found)}
-        return [c if id(c) in kept else replace(c, rle=None) for c in found]
+        return [replace(c, packed=None, rle=self._rle(c) if id(c) in kept else None) for c in found]
+
+    def _rle(self, candidate: Candidate) -> RLE | None:
+        return candidate.packed.encode(self._image_hw) if candidate.packed else candidate.rle
 
     def _complete(self, kept: list[Candidate]) -> list[Candidate]:
-        """Decode again what was let go but is needed after all, and logits if they are asked for."""
+        """Run lengths of what stays. What was let go is decoded again, and logits if they are asked for."""
         keep_low_res = self._options.return_low_res
+        kept = [replace(c, packed=None, rle=self._rle(c)) for c in kept]
         missing = [i for i, c in enumerate(kept) if c.rle is None or keep_low_res]
         for start in range(0, len(missing), self._block):
             some = missing[start : start + self._block]
@@ -134,11 +140,11 @@ class CropMasks:
         box_xyxy = (box[0] + dx, box[1] + dy, box[2] + dx, box[3] + dy)
         if cut_off_by_crop(np.array(box_xyxy), self._crop.box_xyxy, self._image_hw)[0] or self._too_large(num_px):
             return None
-        rle = self._encode(mask, box, patch.top, patch.left)
-        if not self._focus.accepts(rle, box_xyxy):
+        packed = self._pack(mask, box, patch)
+        if not self._focus.accepts(lambda: packed.encode(self._image_hw), box_xyxy):
             return None
         x, y = float(xy[0]), float(xy[1])
-        return Candidate(iou, score, box_xyxy, num_px, (x + left, y + top), (x, y), slot, self._crop, rle)
+        return Candidate(iou, score, box_xyxy, num_px, (x + left, y + top), (x, y), slot, self._crop, packed)
 
     def _too_large(self, num_px: int) -> bool:
         area, share = self._options.max_mask_region_area, self._options.max_coverage
@@ -148,14 +154,13 @@ class CropMasks:
     def _mask(self, logits: np.ndarray) -> RLE:
         patch = self._upscale(logits)
         mask = patch.values > self._segmenter.mask_threshold
-        return self._encode(mask, box_of(mask), patch.top, patch.left)
+        return self._pack(mask, box_of(mask), patch).encode(self._image_hw)
 
-    def _encode(self, mask: np.ndarray, box: tuple[int, int, int, int], top: int, left: int) -> RLE:
-        """Run lengths in the photo of a mask of a patch with this box."""
+    def _pack(self, mask: np.ndarray, box: tuple[int, int, int, int], patch: Patch) -> PackedMask:
+        """The part in its box of the mask of a patch."""
         x0, y0, x1, y1 = box
-        tight = mask[y0 : y1 + 1, x0 : x1 + 1]
-        crop_left, crop_top = self._crop.box_xyxy[:2]
-        return encode_patch(tight, crop_top + top + y0, crop_left + left + x0, self._image_hw)
+        left, top = self._crop.box_xyxy[:2]
+        return PackedMask.of(mask[y0 : y1 + 1, x0 : x1 + 1], top + patch.top + y0, left + patch.left + x0)
 
     def _upscale(self, logits: np.ndarray) -> Patch:
         if self._upscaler is None:
@@ -182,6 +187,12 @@ class CropMasks:
         last = areas.shape[1] - 1
         place = {"subpart": 0, "part": (last + 1) // 2, "whole": last}[self._options.granularity]
         return np.arange(last + 1) == order[:, place : place + 1]
+
+
+def _num_bytes(candidate: Candidate) -> int:
+    if candidate.packed is not None:
+        return int(candidate.packed.bits.nbytes)
+    return len(candidate.rle["counts"]) if candidate.rle else 0
 
 
 def _numpy(values: Any) -> np.ndarray:

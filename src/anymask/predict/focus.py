@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,15 +68,15 @@ class Focus:
             points = points[self.region[at[:, 1], at[:, 0]]]
         return points
 
-    def accepts(self, rle: RLE, box_xyxy: tuple[int, int, int, int]) -> bool:
-        """Does at least half of the mask lie in the region, and its box near a point?"""
+    def accepts(self, encode: Callable[[], RLE], box_xyxy: tuple[int, int, int, int]) -> bool:
+        """Does at least half of the mask lie in the region, and its box near a point? encode: gives its run lengths."""
         if self.near_xy is not None:
             low, high = np.array(box_xyxy[:2]), np.array(box_xyxy[2:])
             outside = np.maximum(np.maximum(low - self.near_xy, self.near_xy - high), 0)
             if not (np.linalg.norm(outside, axis=1) <= self.near_px).any():
                 return False
         if self.region_rle is not None:
-            return bool(coco.iou([rle], [self.region_rle], [1])[0, 0] >= INSIDE)  # 1: share of the mask
+            return bool(coco.iou([encode()], [self.region_rle], [1])[0, 0] >= INSIDE)  # 1: share of the mask
         return True
 
 

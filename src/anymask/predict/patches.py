@@ -13,12 +13,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
 from pycocotools import mask as coco
 
 from anymask.core.geometry import Frame
 from anymask.core.rle import RLE
-from anymask.model.upscale import upscale_logits
+from anymask.model.upscale import upscale_one
 
 _SMALL = 0.25  # share of the photo below which the rectangle is faster alone (measured)
 
@@ -30,6 +29,29 @@ class Patch:
     values: np.ndarray
     top: int
     left: int
+
+
+@dataclass(frozen=True)
+class PackedMask:
+    """A rectangle (h, w) of a mask, eight pixels to a byte, at (top, left) of the photo.
+
+    Made in a tenth of the time of run lengths, which only masks that stay are worth.
+    """
+
+    bits: np.ndarray
+    hw: tuple[int, int]
+    top: int
+    left: int
+
+    @classmethod
+    def of(cls, mask: np.ndarray, top: int, left: int) -> PackedMask:
+        """From a mask (h, w) bool."""
+        return cls(np.packbits(mask), (mask.shape[0], mask.shape[1]), top, left)
+
+    def encode(self, image_hw: tuple[int, int]) -> RLE:
+        """Run lengths in a photo (H, W)."""
+        flat = np.unpackbits(self.bits, count=self.hw[0] * self.hw[1]).view(bool)
+        return encode_patch(flat.reshape(self.hw), self.top, self.left, image_hw)
 
 
 class _Axis:
@@ -80,7 +102,6 @@ class PatchUpscaler:
         self._rows = _Axis(low_res_hw[0], frame.side, scaled_h, height)
         self._columns = _Axis(low_res_hw[1], frame.side, scaled_w, width)
 
-    @torch.no_grad()
     def above(self, low_res: np.ndarray, level: float) -> Patch:
         """Logits (h, w) float32 in a rectangle outside of which none exceeds `level`.
 
@@ -101,8 +122,7 @@ class PatchUpscaler:
             by_row = cv2.transpose(self._rows.upscale(seen, y)).reshape(seen.shape[1], height)
             values = self._columns.upscale(by_row, x).T
         else:
-            whole = torch.from_numpy(low_res)[None, None]
-            values = upscale_logits(whole, frame.side, frame.input_hw, frame.original_hw).numpy()[0, 0, y, x]
+            values = upscale_one(low_res, frame.side, frame.input_hw, frame.original_hw)[y, x]
         return Patch(values, y.start, x.start)
 
 
