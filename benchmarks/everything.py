@@ -5,7 +5,9 @@
 No official weights are at hand here, and random ones find nothing. So every implementation runs the ViT-B encoder with
 the same random weights in full, and then goes on with the embedding that `lite` makes of the same photo and with
 lite's trained decoder weights: the arithmetic of ViT-B, and masks of a real photo. Each runs in a process of its own;
-a 4×4 grid warms it up. Peak memory is that of the process. Thresholds are lite's (`preset="lite"`).
+a 4×4 grid warms it up. Peak memory is that of the process. Thresholds are lite's. Of ours the time is split: what
+encoding and decoding leave is filters, NMS, run lengths and the records. A last row is `anymask everything` with lite
+itself, from shell prompt to files.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +28,9 @@ import numpy as np
 import torch
 
 SIDE = 1024
+SPENT = {"encode": 0.0, "decode": 0.0}  # seconds of our generator
 THRESHOLDS = {"pred_iou_thresh": 0.4, "stability_score_thresh": 0.7, "stability_score_offset": 0.25}
-NAMES = ("ours_fp32", "ours_bf16", "official", "transformers_bf16")
+NAMES = ("ours_fp32", "ours_bf16", "official", "transformers_bf16", "shell_lite")
 
 
 class ViTThenLite(torch.nn.Module):
@@ -64,7 +68,23 @@ def our_generator(precision: str, points: int) -> Any:
     sam = build_sam("vit_b")
     sam.load_state_dict({**sam.state_dict(), **decoder_state()})
     sam.image_encoder = ViTThenLite(sam.image_encoder, lite_encoder())
-    return SamAutomaticMaskGenerator(place(sam.eval(), "cpu", precision), points, **THRESHOLDS).generate
+    generator = SamAutomaticMaskGenerator(place(sam.eval(), "cpu", precision), points, **THRESHOLDS)
+    for name in SPENT:
+        setattr(generator.segmenter, name, clocked(getattr(generator.segmenter, name), name))
+    return generator.generate
+
+
+def clocked(call: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """The same call, whose seconds are added up in SPENT."""
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return call(*args, **kwargs)
+        finally:
+            SPENT[name] += time.perf_counter() - started
+
+    return timed
 
 
 def official_generator(points: int) -> Any:
@@ -121,11 +141,13 @@ def serve(name: str, photo: Path, points: int, rounds: int, out: Path) -> None:
     image = np.load(photo)
     with torch.no_grad():
         makers[name](4)(image)
-        generate, seconds = makers[name](points), []
+        generate, seconds, spent = makers[name](points), [], []
         for _ in range(rounds):
+            SPENT.update(encode=0.0, decode=0.0)
             started = time.perf_counter()
             records = generate(image)
             seconds.append(time.perf_counter() - started)
+            spent.append(dict(SPENT))
     masks = np.array([np.asarray(r["segmentation"], dtype=bool) for r in records]).reshape(len(records), -1)
     np.savez_compressed(
         out,
@@ -134,7 +156,33 @@ def serve(name: str, photo: Path, points: int, rounds: int, out: Path) -> None:
         stability=np.array([r.get("stability_score", 0.0) for r in records]),
     )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "peak_mib": peak, "num_masks": len(records)}))
+    print(json.dumps({"seconds": seconds, "peak_mib": peak, "num_masks": len(records), "spent": spent}))
+
+
+def from_shell(image: np.ndarray, points: int, rounds: int, folder: Path) -> dict[str, Any]:
+    """`anymask everything` with lite, each time into an empty folder; one run before it fills the file cache."""
+    from anymask.core.images import write_image
+
+    photo, seconds = folder / "photo.png", []
+    write_image(photo, image)
+    for turn in range(rounds + 1):
+        out = folder / f"everything-{turn}"
+        command = [sys.executable, "-m", "anymask", "everything", str(photo), "-o", str(out)]
+        started = time.perf_counter()
+        subprocess.run([*command, "--points-per-side", str(points)], check=True, capture_output=True)
+        if turn:
+            seconds.append(time.perf_counter() - started)
+    return {"seconds": seconds, "num_masks": len(json.loads((out / "photo.json").read_text())["annotations"])}
+
+
+def shares(row: dict[str, Any]) -> str:
+    """Of the run with the median time: encoding, decoding, and the share of all the rest."""
+    total, spent = sorted(zip(row["seconds"], row["spent"]), key=lambda run: run[0])[len(row["seconds"]) // 2]
+    rest = total - sum(spent.values())
+    return (
+        f"encode {spent['encode']:.1f} s, decode {spent['decode']:.1f} s, "
+        f"filters, NMS and run lengths {rest:.2f} s = {100 * rest / total:.1f} %"
+    )
 
 
 def matched(ours: Path, theirs: Path) -> str:
@@ -178,6 +226,11 @@ def main() -> None:
         np.save(photo, image)
         results = {}
         for name in args.only.split(","):
+            if name == "shell_lite":
+                row = from_shell(image, args.points, args.rounds, Path(folder))
+                middle = statistics.median(row["seconds"])
+                print(f"anymask everything, lite, shell to files: {middle:.1f} s, {row['num_masks']} masks", flush=True)
+                continue
             command = [sys.executable, __file__, "--serve", name, "--photo", str(photo)]
             command += ["--points", str(args.points), "--rounds", str(args.rounds), "--out", f"{folder}/{name}.npz"]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
@@ -188,6 +241,8 @@ def main() -> None:
                 f"{name:20} {row['median']:8.1f} s   peak {row['peak_mib']:6.0f} MiB   {row['num_masks']} masks",
                 flush=True,
             )
+            if name.startswith("ours"):
+                print(f"  {shares(row)}", flush=True)
         for theirs in ("official", "transformers_bf16"):
             for ours in ("ours_fp32", "ours_bf16"):
                 if ours in results and theirs in results:

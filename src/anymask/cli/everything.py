@@ -54,6 +54,10 @@ def everything(
     zoom: Annotated[
         bool | None, typer.Option("--zoom", help="Draw small masks again from crops around them; one encoding each.")
     ] = None,
+    coarse_first: Annotated[
+        bool | None,
+        typer.Option("--coarse-first/--every-point", help="Decode in full only points that look promising; lite: yes."),
+    ] = None,
     time_budget: Annotated[float | None, typer.Option(help="Seconds for a photo; then take what there is.")] = None,
     overlays: Annotated[
         bool | None, typer.Option("--overlays/--no-overlays", help="Draw pictures and a contact sheet; shards: never.")

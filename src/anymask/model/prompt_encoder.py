@@ -99,9 +99,9 @@ class PromptEncoder(nn.Module):
         h, w = self.image_embedding_size
         return 4 * h, 4 * w
 
-    def get_dense_pe(self) -> Tensor:
-        """Positional code of the embedding grid, (1, C, h, w)."""
-        return self.pe_layer(self.image_embedding_size).unsqueeze(0)
+    def get_dense_pe(self, size_hw: tuple[int, int] | None = None) -> Tensor:
+        """Positional code of the embedding grid, (1, C, h, w); of another grid on the same image where one is given."""
+        return self.pe_layer(size_hw or self.image_embedding_size).unsqueeze(0)
 
     def embed_tokens(self, coords_xy: Tensor, labels: Tensor) -> Tensor:
         """Tokens (P, N, C) of coordinates (P, N, 2) in the model frame and label ids (P, N), -1 … 3.

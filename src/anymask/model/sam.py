@@ -92,7 +92,8 @@ class Sam(nn.Module):
     def prepare(self, embedding: Tensor) -> ImageTokens:
         """The image side (1, C, h, w) for prompts without a mask; reusable for every such prompt."""
         dense = self.prompt_encoder.embed_no_mask().to(embedding.dtype)
-        return self.mask_decoder.prepare(embedding, self.prompt_encoder.get_dense_pe(), dense)
+        pe = self.prompt_encoder.get_dense_pe((embedding.shape[-2], embedding.shape[-1]))
+        return self.mask_decoder.prepare(embedding, pe, dense)
 
     def decode(
         self,

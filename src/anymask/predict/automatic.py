@@ -25,6 +25,7 @@ from anymask.predict.options import AutomaticOptions, option_defaults
 from anymask.predict.refine import refine
 
 Progress = Callable[[int, int], None]
+HURRIED = 128  # points after which masks must be there where time is limited
 CROPS_PER_BATCH = 4  # on a GPU; on a CPU encoding several at once gains nothing and costs memory
 
 
@@ -60,6 +61,9 @@ class SamAutomaticMaskGenerator:
     zoom: small masks are drawn again from crops around them, one encoding each (`predict.refine`); the logits of
         return_low_res stay those of the first look.
     crops_per_batch: crops of a layer encoded together; None: 1 on a CPU, 4 elsewhere.
+    coarse_first: look at every point with a quarter of the cells first and go on with the promising ones: three times
+        as fast, about the same masks (docs/log.md). Only for models that were trained on several numbers of cells:
+        preset "lite" does it unless this is False.
 
     Memory, whatever points_per_side and the photo's size: low-resolution logits of 16 points (13 MB at
     256×256), one mask at the photo's size with its intermediate planes (about 25 bytes a pixel: 0.6 GB at 24
@@ -96,6 +100,7 @@ class SamAutomaticMaskGenerator:
         return_low_res: bool = False,
         crops_per_batch: int | None = None,
         zoom: bool = False,
+        coarse_first: bool | None = None,
     ) -> None:
         given = locals()
         changed = {name: given[name] for name, default in option_defaults().items() if given[name] != default}
@@ -173,7 +178,7 @@ class SamAutomaticMaskGenerator:
         found: list[Candidate] = []
         for crop, points, embedding in self._encoded(photo, jobs):
             masks = CropMasks(self.segmenter, embedding, crop, _hw(photo), self.options, focus)
-            found += masks.find(points, is_over)
+            found += masks.find(points, is_over, HURRIED if time_budget_s is not None else None)
             if is_over(0):
                 break
         if len(crops) == 1:

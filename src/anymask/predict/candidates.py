@@ -11,6 +11,7 @@ import numpy as np
 from anymask.core.geometry import Frame, to_model_xy
 from anymask.core.rle import RLE
 from anymask.core.types import Embedding, PromptBatch, Segmenter
+from anymask.predict.coarse import coarser, promising
 from anymask.predict.crops import Crop
 from anymask.predict.filters import cut_off_by_crop, nms, stability
 from anymask.predict.focus import Focus
@@ -64,23 +65,36 @@ class CropMasks:
         self._upscaler: PatchUpscaler | None = None
 
     def find(
-        self, points_xy: np.ndarray, should_stop: Callable[[int], bool]
+        self, points_xy: np.ndarray, should_stop: Callable[[int], bool], portion: int | None = None
     ) -> list[Candidate]:
         """Masks of points (N, 2) of the crop, thinned out by NMS, best predicted IoU first.
 
-        should_stop: called after each block with the number of its points; True ends the search early.
+        should_stop: called after each block with the number of its points; True ends the search early. portion: a
+        coarse first look goes no further ahead than this many points.
         """
         found: list[Candidate] = []
         limit = HELD_BYTES
-        for start in range(0, len(points_xy), self._block):
-            block = points_xy[start : start + self._block]
+        for block, num_points in self._blocks(points_xy, should_stop, portion or len(points_xy)):
             found += self._judge(block)
             if sum(map(_num_bytes, found)) > limit:
                 found = self._let_go(found)
                 limit = 2 * max(HELD_BYTES, sum(map(_num_bytes, found)))
-            if should_stop(len(block)):
+            if should_stop(num_points):
                 break
         return self._complete(self._thin_out(found))
+
+    def _blocks(
+        self, points_xy: np.ndarray, should_stop: Callable[[int], bool], portion: int
+    ) -> Iterator[tuple[np.ndarray, int]]:
+        """Points to decode in full, block by block, each with how many of the points it is the first to try."""
+        coarse = coarser(self._segmenter, self._embedding) if self._options.coarse_first else None
+        for at in range(0, len(points_xy), portion):
+            some = points_xy[at : at + portion]
+            if coarse is not None:
+                some = promising(self._segmenter, coarse, some, self._options, should_stop)
+            for start in range(0, len(some), self._block):
+                block = some[start : start + self._block]
+                yield block, len(block) if coarse is None else 0
 
     def _thin_out(self, found: list[Candidate]) -> list[Candidate]:
         boxes = np.array([c.box_xyxy for c in found])

@@ -22,7 +22,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "nms_after_cleanup": False,
     },
     # lite predicts lower IoUs and flatter logits than the official models; theirs would leave nothing
-    "lite": {"pred_iou_thresh": 0.4, "stability_score_thresh": 0.7, "stability_score_offset": 0.25},
+    "lite": {
+        "pred_iou_thresh": 0.4,
+        "stability_score_thresh": 0.7,
+        "stability_score_offset": 0.25,
+        "coarse_first": True,
+    },
 }
 
 
@@ -54,6 +59,7 @@ class AutomaticOptions:
     return_low_res: bool = False
     crops_per_batch: int | None = None
     zoom: bool = False
+    coarse_first: bool | None = None
 
     def __post_init__(self) -> None:
         for name in ("points_per_side", "points_per_batch", "crop_n_points_downscale_factor", "crops_per_batch"):

@@ -75,6 +75,15 @@ class TorchSegmenter:
         return [Embedding(features[i : i + 1], frame, model) for i, frame in enumerate(frames)]
 
     @torch.no_grad()
+    def coarser(self, embedding: Embedding) -> Embedding | None:
+        """The embedding with half the cells a side, for `decode`; None where their number is odd."""
+        features = self._tensor(embedding.features)
+        if features.shape[-2] % 2 or features.shape[-1] % 2:
+            return None
+        halved = torch.nn.functional.avg_pool2d(features, 2).to(self.sam.dtype)
+        return Embedding(halved, embedding.frame, embedding.model)
+
+    @torch.no_grad()
     def decode(self, embedding: Embedding, prompts: PromptBatch, multimask: bool) -> MaskBatch:
         """Low-resolution logits (P, M, 4h, 4w) and predicted IoU (P, M) as float32 tensors."""
         features = self._tensor(embedding.features, self.sam.dtype)
