@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anymask.core.errors import ImageError
-from anymask.model.layers import LayerNorm2d
+from anymask.model.layers import LayerNorm2d, runs_eagerly_on_cpu
 
 
 class Stage(NamedTuple):
@@ -140,6 +140,8 @@ class LiteEncoder(nn.Module):
         self.neck = nn.Sequential(nn.Conv2d(width, out_chans, 1), LayerNorm2d(out_chans))
 
     def forward(self, x: Tensor) -> Tensor:
+        if runs_eagerly_on_cpu(x):
+            x = x.contiguous(memory_format=torch.channels_last)  # and so all the way: half the time
         # The pretrained weights saw (pixel - 127) / 128; ours arrives normalised per channel (see Sam.pixel_mean).
         x4, x8, x16, x32 = self.backbone(x)
         x = self.context32(self.lateral32(x32))
