@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import ceil
-from typing import Any
 
 import numpy as np
 
+from anymask.core.arrays import as_numpy
 from anymask.core.geometry import to_model_xy
 from anymask.core.types import Embedding, PromptBatch, Segmenter
 from anymask.predict.filters import nms
@@ -74,11 +74,11 @@ def _look(
     least = options.pred_iou_thresh - MARGIN_IOU if options.pred_iou_thresh > 0 else None
     prompts = PromptBatch(xy, np.ones((len(xy), 1), dtype=np.int64), min_iou=least, inside_only=True)
     answer = segmenter.decode(embedding, prompts, multimask=True)
-    iou = _numpy(answer.predicted_iou)
+    iou = as_numpy(answer.predicted_iou)
     passed = iou > (-np.inf if least is None else least)  # (P, M)
     side = answer.low_res.shape[-1]
     height, width = (ceil(pixels * side / segmenter.side) for pixels in embedding.frame.input_hw)
-    logits = _numpy(answer.low_res[..., :height, :width])[passed]  # (K, h, w)
+    logits = as_numpy(answer.low_res[..., :height, :width])[passed]  # (K, h, w)
     level, offset = segmenter.mask_threshold, options.stability_score_offset
     inner, outer = ((logits > level + d).sum(axis=(1, 2)) for d in (offset, -offset))
     stable = inner >= (options.stability_score_thresh - MARGIN_STABILITY) * np.maximum(outer, 1)
@@ -92,6 +92,3 @@ def _ends(line: np.ndarray) -> np.ndarray:
     first, last = line.argmax(axis=1), line.shape[1] - line[:, ::-1].argmax(axis=1)
     return np.stack([first, last], axis=1) * line.any(axis=1, keepdims=True)
 
-
-def _numpy(values: Any) -> np.ndarray:
-    return np.asarray(values.detach().cpu().float().numpy() if hasattr(values, "detach") else values, np.float32)
