@@ -10,7 +10,6 @@ Shapes: P prompts, T tokens, H heads of width D, N = H·T rows, L cells, C width
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,41 +17,28 @@ from torch import Tensor, nn
 from anymask.model.layers import runs_eagerly_on_cpu
 
 
-class Cells(Protocol):
-    """The image side of P prompts. keys: P times (L, C). pe: (L, C), the positional code of the cells."""
-
-    @property
-    def keys(self) -> Sequence[Tensor]: ...
-
-    def attended(self, q: Tensor) -> Tensor:
-        """Rows q (P, N, C) attend to the cells: weighted means of the cells (P, N, C)."""
-        ...
-
-    def updated(self, k: Tensor, bias: Tensor, v: Tensor, num_heads: int, norm: nn.LayerNorm) -> Cells:
-        """Cells attend to tokens: norm(cells + Σ over heads of softmax over tokens of (cells·k + bias) times v).
-
-        k, v: (P, N, C). bias: (P, N, 1).
-        """
-        ...
-
-
 class CellBatch:
-    """All prompts in one tensor: keys (P, L, C)."""
+    """The image side of P prompts in one tensor. keys: (P, L, C). pe: (1, L, C), the positional code of the cells."""
 
     def __init__(self, keys: Tensor, pe: Tensor) -> None:
         self.keys, self.pe = keys, pe
         self._keys_pe = keys + pe
 
     def attended(self, q: Tensor) -> Tensor:
+        """Rows q (P, N, C) attend to the cells: weighted means of the cells (P, N, C)."""
         return (q @ self._keys_pe.transpose(1, 2)).softmax(dim=-1) @ self.keys
 
     def updated(self, k: Tensor, bias: Tensor, v: Tensor, num_heads: int, norm: nn.LayerNorm) -> CellBatch:
+        """Cells attend to tokens: norm(cells + Σ over heads of softmax over tokens of (cells·k + bias) times v).
+
+        k, v: (P, N, C). bias: (P, N, 1).
+        """
         logits = k @ self._keys_pe.transpose(1, 2) + bias  # (P, N, L)
         return CellBatch(_updated(self.keys, logits, v, num_heads, norm), self.pe)
 
 
 class CellList:
-    """One prompt after the other, without gradients."""
+    """The same, one prompt after the other and without gradients. keys: P times (L, C). pe: (L, C)."""
 
     def __init__(self, keys: Sequence[Tensor], pe: Tensor) -> None:
         self.keys, self.pe = keys, pe
@@ -75,6 +61,9 @@ class CellList:
             torch.mm(k[i], keys_pe.t(), out=logits).add_(bias[i])
             keys.append(_updated_in_turn(before, logits, v[i], num_heads, norm, sums))
         return CellList(keys, self.pe)
+
+
+Cells = CellBatch | CellList
 
 
 def goes_in_turn(x: Tensor) -> bool:

@@ -174,7 +174,7 @@ def _into_image_order(logits: Tensor, out: Tensor) -> None:
     (m, height, width) = out.shape
     h, w = height // 4, width // 4
     pairs = logits.view(torch.int64).view(m, h, w, 2, 2, 2)  # two neighbours in a row move as one: a tenth of the time
-    rows = out.view(torch.int64).unflatten(1, (h, 2, 2)).unflatten(4, (w, 2))
+    rows = out.view(torch.int64).view(m, h, 2, 2, w, 2)
     for y in range(2):
         for x in range(2):
             rows[:, :, :, y, :, x] = pairs[:, :, :, :, x, y].transpose(2, 3)
