@@ -22,8 +22,8 @@ from anymask.data.readers import open_dataset
 from anymask.data.shards import write_shard
 
 GOAL_POINTS, GOAL_CLICKS = 2.0, -15.0
-PLAN = """--stages 1,2,3 --photos 110,80,60 --max-masks 10 --move-on 90 --detector-steps 120
---generator points_per_side=10 --dev-photos 6 --dev-masks 3 --dev-clicks 6"""
+PLAN = """--stages 1,2,3 --photos 110,50,40 --max-masks 10 --move-on 90 --detector-steps 80
+--generator points_per_side=8 --dev-photos 5 --dev-masks 3 --dev-clicks 5"""
 
 
 def main() -> None:
