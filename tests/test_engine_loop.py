@@ -18,12 +18,13 @@ from engine_discs import disc_store, stage_one
 from train_data import write_discs
 from typer.testing import CliRunner
 
-from anymask.cli.engine_run import recipe_of
+from anymask.cli.engine_run import recipe_of, shares
 from anymask.cli.main import app
 from anymask.cli.train import find_recipe
 from anymask.core.errors import CheckpointError, InputError, OptionError, StateError
 from anymask.core.rle import encode_one
 from anymask.engine.automatic import automatic_here, begin_automatic, generator_options, round_facts
+from anymask.engine.blend import blend
 from anymask.engine.costs import KINDS
 from anymask.engine.held_out import HeldOut, HeldOutProtocol
 from anymask.engine.leases import next_task, save_masks
@@ -39,6 +40,8 @@ from anymask.engine.store import Store, open_store
 from anymask.engine.truth import Truth
 from anymask.model import presets
 from anymask.train.config import load_config
+from anymask.weights.catalog import require_local
+from anymask.weights.load import load_model
 from anymask.weights.save import save_model
 
 TINY = "phases=[{until_step: 2, image_size: 64, photos: 1, masks: 1, num_clicks: 1, num_empty: 0}]"
@@ -144,13 +147,17 @@ def test_a_retrained_model_is_promoted_and_a_server_sees_it(tmp_path: Path) -> N
     first = first_version(store, project)
     watch = ModelWatch(store, project, first.id)
     assert watch.poll() is None
+    ended_by = signal.getsignal(signal.SIGTERM)
     made = retrain(store, project, settings(tmp_path, margin=100.0))
+    assert signal.getsignal(signal.SIGTERM) == ended_by, "the program ends at SIGTERM again"
     assert made.is_promoted and made.model.parent_id == first.id and made.data.num_masks == 6
     assert serving_version(store, project) == made.model
     seen = watch.poll()
     assert seen == made.model and watch.poll() is None
     assert load_version(seen).side == load_version(first).side
     facts = made.model.facts
+    assert facts["blends"].keys() == {"1", "0.5"} and facts["blends"][f"{facts['blend']:g}"] == made.after.selected
+    assert made.after.selected == max(facts["blends"].values())
     assert facts["data_set_sha256"] == made.data.sha256 and facts["num_masks"] == {"1": 6}
     assert facts["held_out"]["before"] == made.before.to_json()
     (scores,) = [m.scores for m in make_details(store, project).models if m.name == "v1"]
@@ -177,6 +184,27 @@ def test_a_worse_model_is_kept_but_does_not_serve(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_blend_lies_between_two_models(tmp_path: Path) -> None:
+    old, new, half = require_local("lite"), tmp_path / "new.safetensors", tmp_path / "half.safetensors"
+    sam = load_model("lite")
+    with torch.no_grad():
+        sam.mask_decoder.iou_token.weight += 4
+    save_model(sam, new, "lite")
+    start = load_model("lite").state_dict()
+    blended = load_model(blend(old, new, 0.25, half)).state_dict()
+    name = "mask_decoder.iou_token.weight"
+    torch.testing.assert_close(blended[name], start[name] + 1, atol=4e-3, rtol=0)
+    for key in start.keys() - {name}:
+        torch.testing.assert_close(blended[key], start[key], atol=1e-3, rtol=1e-3)
+    stamp = half.stat().st_mtime_ns
+    assert blend(old, new, 0.25, half).stat().st_mtime_ns == stamp, "made once"
+    with pytest.raises(OptionError, match="above 0 and up to 1"):
+        blend(old, new, 0.0, tmp_path / "none")
+    for words in ("x", "0", "1,2"):
+        with pytest.raises(OptionError, match="share"):
+            shares(words)
+
+
 def test_a_vit_gets_its_own_recipe_and_another_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(presets.VIT_SIZES, "vit_b", presets.ViTSize(32, 2, 2, (1,)))
     torch.manual_seed(0)
@@ -201,7 +229,7 @@ def test_the_loop_is_killed_and_goes_on_to_its_end(tmp_path: Path) -> None:
     run("init", str(place), group="engine")
     words = ["run", str(place), "--simulate", "--truth", str(truth), "--held-out", str(held_out)]
     words += ["--photos", "2,2,3", "--detector-steps", "2", "--set", TINY, "--margin", "100", "--move-on", "999"]
-    words += ["--dev-photos", "1", "--dev-masks", "1", "--dev-clicks", "2"]
+    words += ["--blend", "1", "--dev-photos", "1", "--dev-masks", "1", "--dev-clicks", "2"]
     words += [part for name, value in FEW.items() for part in ("--generator", f"{name}={value}")]
     command = [sys.executable, "-m", "anymask", "engine", *words]
     started = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

@@ -25,6 +25,10 @@ Config = Annotated[
 ]
 Override = Annotated[list[str], typer.Option("--set", help="Override of the recipe, such as `lr=1e-4`. May repeat.")]
 
+Blend = Annotated[
+    str, typer.Option(help="Shares of the trained weights beside the serving model's; the best of these is taken.")
+]
+
 
 def add_to(app: typer.Typer) -> None:
     """Make these the verbs of `anymask engine` too."""
@@ -71,6 +75,7 @@ def retrain(
     config: Config = None,
     override: Override = [],  # noqa: B006
     margin: Annotated[float, typer.Option(help="Points of mIoU that a promoted model may be worse by.")] = 0.0,
+    blend: Blend = "1,0.5",
 ) -> None:
     """Publish the masks as a data set, train from the model that serves, promote the result if it is not worse.
 
@@ -86,7 +91,7 @@ def retrain(
 
     store, project_id = open_project(database, project)
     first = first_version(store, project_id)
-    chosen = settings(database, work, held_out, recipe_of(first, config), override, margin)
+    chosen = settings(database, work, held_out, recipe_of(first, config), override, margin, blend)
     made = retrain_model(store, project_id, chosen, say)
     store.close()
     print(f"{made.model.name}: {made.data.num_masks:,} masks, data set {made.data.folder}")
@@ -111,6 +116,7 @@ def run(
     detector_steps: Annotated[int, typer.Option(help="Training steps of the detector.")] = 300,
     generator: Annotated[list[str], typer.Option(help="Generator option, `name=value`. May repeat.")] = [],  # noqa: B006
     margin: Annotated[float, typer.Option(help="Points of mIoU that a promoted model may be worse by.")] = 0.0,
+    blend: Blend = "1,0.5",
     dev_photos: Annotated[int, typer.Option(help="Held-out photos of each set.")] = 10,
     dev_masks: Annotated[int, typer.Option(help="Held-out masks of each photo.")] = 4,
     dev_clicks: Annotated[int, typer.Option(help="Clicks on each held-out mask, at most.")] = 8,
@@ -146,7 +152,7 @@ def run(
     known = read_truth(truth, max_masks)
     store, project_id = open_project(database, project)
     recipe = recipe_of(first_version(store, project_id), config)
-    chosen = settings(database, work, held_out, recipe, override, margin, protocol)
+    chosen = settings(database, work, held_out, recipe, override, margin, blend, protocol)
     plan = LoopPlan(
         whole_numbers(stages),
         whole_numbers(photos),
@@ -176,6 +182,7 @@ def settings(
     recipe: tuple[str, list[str]],
     override: list[str],
     margin: float,
+    blend: str,
     protocol: object = None,
 ) -> Retraining:
     """The options of a retraining, checked."""
@@ -189,7 +196,8 @@ def settings(
     path = find_recipe(recipe[0])
     folder = work or Path(database).with_suffix("").with_name(f"{Path(database).stem}-engine")
     judged = Photos.read(held_out, protocol)  # type: ignore[arg-type]
-    return Retraining(folder.resolve(), load_config(path, [*recipe[1], *override]), judged, path.stem, margin=margin)
+    config = load_config(path, [*recipe[1], *override])
+    return Retraining(folder.resolve(), config, judged, path.stem, margin=margin, blends=shares(blend))
 
 
 def recipe_of(model: ModelVersion, config: str | None) -> tuple[str, list[str]]:
@@ -205,3 +213,14 @@ def whole_numbers(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise OptionError(f"expected whole numbers with commas between, such as 1,2,3; got {text!r}.") from None
+
+
+def shares(text: str) -> tuple[float, ...]:
+    """`1,0.5` to shares."""
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise OptionError(f"expected shares with commas between, such as 1,0.5; got {text!r}.") from None
+    if not all(0 < share <= 1 for share in found):
+        raise OptionError(f"shares of --blend lie above 0 and up to 1, got {text!r}.")
+    return found

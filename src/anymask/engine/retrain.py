@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from anymask.core.errors import OptionError, StateError
+from anymask.engine.blend import blend
 from anymask.engine.costs import spending
 from anymask.engine.held_out import HeldOut, HeldOutScore
 from anymask.engine.models import ModelVersion, file_hash, load_version, serving_version, version, versions
@@ -26,6 +28,9 @@ class Retraining:
     """Where and how. work: folder of data sets, runs and scores. config: a recipe; it starts from the serving model.
 
     margin: by how many points of one-click mIoU (selected) the new model may be worse and still be promoted.
+    blends: shares of the trained weights beside those of the serving model; the best of these on the held-out photos is
+    the new model. A small data set of its own kind makes a model better there and worse elsewhere; halfway, most of the
+    gain is left and little of the loss (docs/guide/data-engine.md).
     """
 
     work: Path
@@ -34,6 +39,7 @@ class Retraining:
     recipe: str = "engine"
     oversample: int = OVERSAMPLE
     margin: float = 0.0
+    blends: tuple[float, ...] = (1.0, 0.5)
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -98,21 +104,31 @@ def retrain(
     say(f"{name}: {data.num_masks:,} masks on {data.num_photos:,} photos in {data.folder}")
     with spending(store, project_id, "train", data.num_photos):
         weights = _train(settings, data, parent, work / "runs" / name)
-    digest = file_hash(weights)
-    trained = ModelVersion(-1, name, str(weights), digest, parent.id, {}, False)
-    after = judge(trained)
+    scores: dict[float, HeldOutScore] = {}
+    candidates: dict[float, ModelVersion] = {}
+    for share in settings.blends:
+        file = weights if share == 1 else weights.with_name(f"blend-{share:g}.safetensors")
+        if share != 1:
+            blend(parent.file, weights, share, file)
+        candidates[share] = ModelVersion(-1, name, str(file), file_hash(file), parent.id, {}, False)
+        scores[share] = judge(candidates[share])
+        say(f"{name}: {share:.0%} of the trained weights, one click {scores[share].selected:.1f} mIoU")
+    share = max(scores, key=lambda share: scores[share].selected)
+    trained, after = candidates[share], scores[share]
     facts = {
         "data_set": str(data.folder),
         "data_set_sha256": data.sha256,
         "num_masks": {str(f["stage"]): f["num_masks"] for f in data.manifest["files"]},
         "recipe": settings.recipe,
+        "blend": share,
+        "blends": {f"{each:g}": score.selected for each, score in scores.items()},
         "config": asdict(settings.config),
         "held_out": {"key": settings.held_out.key, "before": before.to_json(), "after": after.to_json()},
         **settings.facts,
     }
     is_good = after.selected >= before.selected - settings.margin
     new_id = store.add_model_version(
-        project_id, name, str(weights), sha256=digest, parent_id=parent.id, facts=facts, promoted=is_good
+        project_id, name, trained.place, sha256=trained.sha256, parent_id=parent.id, facts=facts, promoted=is_good
     )
     made = Retrained(version(store, new_id), data, before, after)
     say(
@@ -129,7 +145,11 @@ def _train(settings: Retraining, data: DataSet, parent: ModelVersion, out: Path)
         has_automatic = any(file["stage"] == 3 for file in data.manifest["files"])
         photos = data.photos(oversample=settings.oversample if has_automatic else 1)
         trainer = Trainer(config, photos, out)
-        trainer.run()
+        ended_by = signal.getsignal(signal.SIGTERM)
+        try:
+            trainer.run()
+        finally:  # the trainer saves and leaves at SIGTERM; what comes after it ends as before
+            signal.signal(signal.SIGTERM, ended_by)
         if not weights.is_file():
             raise StateError(f"the training was told to stop at step {trainer.step}; run it again, and it goes on.")
     return weights.resolve()
