@@ -91,11 +91,19 @@ def draw_gain(points: Sequence[Point], path: Path, clicks: int, target: float) -
             axes.set_xticks(x, labels)
             axes.set_xlim(-0.4, len(points) - 0.6)
             axes.margins(y=0.25)
+            _keep_apart(axes, 1.0 if axes is right else 4.0)
             axes.grid(axis="y", color=GRID, linewidth=0.6)
             axes.set_axisbelow(True)
             axes.tick_params(axis="x", labelcolor=SOFT)
         with write_aside(path) as part:
             figure.savefig(part, format="png")
+
+
+def _keep_apart(axes: Any, least: float) -> None:
+    """An axis that spans at least so much, so that a hundredth does not look like a mountain."""
+    low, high = axes.get_ylim()
+    more = max(0.0, least - (high - low)) / 2
+    axes.set_ylim(low - more, high + more)
 
 
 def _line(axes: Any, x: list[int], points: Sequence[Point], key: str, label: str, color: str) -> None:
