@@ -118,7 +118,14 @@ def transformers_generator(points: int) -> Any:
     model.vision_encoder = Vision()
     model.vision_encoder.inner = both
     model.to(torch.bfloat16)
-    pipe = MaskGenerationPipeline(model=model, image_processor=SamImageProcessor(), device="cpu")
+    processor = SamImageProcessor()
+    merge = processor.post_process_for_mask_generation
+
+    def merge_in_float32(masks: Any, scores: torch.Tensor, *rest: Any) -> Any:
+        return merge(masks, scores.float(), *rest)  # torchvision's NMS refuses bf16 scores beside float32 boxes
+
+    processor.post_process_for_mask_generation = merge_in_float32
+    pipe = MaskGenerationPipeline(model=model, image_processor=processor, device="cpu")
 
     def generate(photo: np.ndarray) -> list[dict[str, Any]]:
         from PIL import Image
