@@ -222,6 +222,6 @@ def test_refining_keeps_what_a_closer_look_does_not_know():
     finder = RedFinder()
     corner = np.pad(np.ones((31, 31), bool), ((0, 369), (0, 569)))
     found = Candidate(0.9, 1.0, (0, 0, 30, 30), 961, (15.0, 15.0), (15.0, 15.0), 0,
-                      Crop((0, 0, 600, 400), 0), encode_one(corner))  # fmt: skip
+                      Crop((0, 0, 600, 400), 0), None, encode_one(corner))  # fmt: skip
     assert refine(finder, image, [found], AutomaticOptions(stability_score_thresh=0)) == [found], "nothing red there"
     assert refine(finder, image, [found], AutomaticOptions(), lambda: True) == [found]
