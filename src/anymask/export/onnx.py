@@ -93,7 +93,7 @@ def decode_graph(sam: Sam, opset: int = DEFAULT_OPSET) -> onnx.ModelProto:
         decode_part(sam, False, names, opset).graph,
         [LOW_RES, IOU],
     )
-    return _model(graph, opset)
+    return model_of(graph, opset)
 
 
 def decoder_graph(sam: Sam, options: DecoderOptions) -> onnx.ModelProto:
@@ -120,7 +120,7 @@ def decoder_graph(sam: Sam, options: DecoderOptions) -> onnx.ModelProto:
             opset,
         )
         graph = chain(graph, measure.graph, "measure", outputs)
-    return _model(graph, opset)
+    return model_of(graph, opset)
 
 
 def select_graph(sam: Sam, options: DecoderOptions) -> onnx.GraphProto:
@@ -251,7 +251,8 @@ def _quietly() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
-def _model(graph: onnx.GraphProto, opset: int) -> onnx.ModelProto:
+def model_of(graph: onnx.GraphProto, opset: int) -> onnx.ModelProto:
+    """A checked model of one graph."""
     from onnx import checker, helper
 
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
