@@ -99,6 +99,9 @@ def test_the_page_goes_on_without_its_server(name: str, built: None, browser_hom
         own.stop()
 
 
+TEXT_FORMATS = ("coco", "coco_polygons", "yolo", "sa1b", "labelme", "cvat", "label_studio")
+
+
 def test_exports_are_read_by_the_package(server: Server, folder: Path) -> None:
     printed = play("exports", server, folder)
     files = {
@@ -106,26 +109,27 @@ def test_exports_are_read_by_the_package(server: Server, folder: Path) -> None:
         for line in printed.splitlines()
         if line.startswith("download ")
     }
-    assert set(files) == {"coco", "coco_polygons", "yolo", "sa1b", "labelme", "mask", "cutout"}
+    assert set(files) == {*TEXT_FORMATS, "mask", "cutout"}
     masks = folder / "masks"
     zipfile.ZipFile(files["mask"]).extractall(masks)
     drawn = [np.asarray(Image.open(p)) > 127 for p in sorted(masks.iterdir())]
     assert [m.shape for m in drawn] == [(360, 480)] * 2 and all(m.any() for m in drawn)
     assert sorted(p.name for p in masks.iterdir()) == ["photo.Object 2.png", "photo.disc.png"]
     by_label = {"disc": drawn[1], None: drawn[0]}
-    for name in ("coco", "coco_polygons", "yolo", "sa1b", "labelme"):
+    for name in TEXT_FORMATS:
         place = folder / f"read-{name}"
         place.mkdir()
         if files[name].suffix == ".zip":
             zipfile.ZipFile(files[name]).extractall(place)
         else:
-            shutil.copy(files[name], place / ("annotations.json" if name.startswith("coco") else "photo.json"))
+            known = {"coco": "annotations.json", "coco_polygons": "annotations.json", "cvat": "annotations.xml"}
+            shutil.copy(files[name], place / known.get(name, "photo.json"))
         (photo,) = read_masks(place, name)
         assert photo.hw == (360, 480) and photo.file_name == "photo.png"
         assert {m.label for m in photo.masks} == {"disc", None}
         for record in photo.masks:
             got, want = decode_one(record.rle), by_label[record.label]
-            if name in ("coco", "sa1b"):
+            if name in ("coco", "sa1b", "cvat", "label_studio"):
                 assert (got == want).all()
             else:  # holes are filled
                 assert (got & want).sum() == want.sum()

@@ -248,7 +248,9 @@ def test_everything_ends_when_nobody_listens(lite_random: Sam, photo: np.ndarray
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("name", ["coco", "coco_polygons", "yolo", "sa1b", "labelme", "png", "labelmap"])
+@pytest.mark.parametrize(
+    "name", ["coco", "coco_polygons", "yolo", "sa1b", "labelme", "cvat", "label_studio", "png", "labelmap"]
+)
 def test_every_export_reads_back(name: str, lite_random: Sam, photo: np.ndarray, tmp_path: Any) -> None:
     from anymask.core.rle import encode_one
     from anymask.predict.formats import read_masks
@@ -272,10 +274,12 @@ def test_every_export_reads_back(name: str, lite_random: Sam, photo: np.ndarray,
     if answer.headers["content-type"] == "application/zip":
         zipfile.ZipFile(io.BytesIO(answer.content)).extractall(tmp_path)
     else:
-        suffix = ".png" if answer.headers["content-type"] == "image/png" else ".json"
+        suffix = {"image/png": ".png", "application/xml": ".xml"}.get(answer.headers["content-type"], ".json")
         (tmp_path / ("a photo" + suffix)).write_bytes(answer.content)
     if name.startswith("coco"):
         (tmp_path / "a photo.json").rename(tmp_path / "annotations.json")
+    if name == "cvat":
+        (tmp_path / "a photo.xml").rename(tmp_path / "annotations.xml")
     photos = read_masks(tmp_path, name)
     assert [p.hw for p in photos] == [(120, 160)]
     assert (decode_one(photos[0].masks[0].rle) == mask).all()

@@ -62,7 +62,15 @@ def test_over_http(lite_random: Sam, photo: np.ndarray, words: Words, is_there: 
                 assert found and found == sorted(found, reverse=True)
                 empty = await client.post(f"/api/images/{photo_id}/everything", json={**body, "text": "  "})
                 assert empty.status_code == 422
+            said = {"prompts": [{"points": [[50, 40]], "labels": [1], "text": "a ball"}, {"text": "a ball"}]}
+            predicted = await client.post(f"/api/images/{photo_id}/predict", json=said)
+            if is_there:
+                ranked, whole = (o["candidates"] for o in predicted.json()["objects"])
+                found = [mask["text_similarity"] for mask in ranked]
+                assert len(found) == 3 and found == sorted(found, reverse=True)
+                assert len(whole) <= 3 and all(-1 <= mask["text_similarity"] <= 1 for mask in whole)
             else:
+                assert predicted.status_code == 501
                 assert answer.status_code == 501 and "anymask[text]" in answer.json()["detail"]
         await asyncio.to_thread(app.state.studio.stop)
 

@@ -389,7 +389,7 @@ scenarios.exports = async ({ page, url, photo, folder }) => {
   await page.keyboard.press("p");
   await drag(page, [0.05, 0.1], [0.2, 0.1]);
   await press(page, "Enter");
-  for (const kind of ["coco", "coco_polygons", "yolo", "sa1b", "labelme", "mask", "cutout"]) {
+  for (const kind of ["coco", "coco_polygons", "yolo", "sa1b", "labelme", "cvat", "label_studio", "mask", "cutout"]) {
     await page.click("#export");
     await page.check(`[name=format][value=${kind}]`, { force: true });
     const [download] = await Promise.all([page.waitForEvent("download"), page.click("#export-go")]);

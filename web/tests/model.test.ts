@@ -98,7 +98,7 @@ describe("files", () => {
     );
   });
   it("every format names the photo and the label", () => {
-    for (const name of ["coco", "coco_polygons", "yolo", "sa1b", "labelme"] as const) {
+    for (const name of ["coco", "coco_polygons", "yolo", "sa1b", "labelme", "cvat", "label_studio"] as const) {
       const all = writeFormat(name, [photo]).map((file) => new TextDecoder().decode(file.bytes)).join("\n");
       expect(all).toContain("a,b.jpg");
       expect(all).toContain("cup");

@@ -12,7 +12,7 @@ import torch
 
 from anymask.export.merge import choose
 from anymask.export.onnx import IOU, LOW_RES, model_of, trace
-from anymask.export.thin import POSITIONS, PREPARED, Positions, ThinDecode, ThinPrepare
+from anymask.export.thin import PREPARED, Positions, Prepare, ThinDecode, position_names
 from anymask.model.sam import Sam
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ OPSET = 20  # the first with GELU as one operation
 
 
 def positions_graph(sam: Sam) -> onnx.ModelProto:
-    """`rows` (h,) and `columns` (w,) → the tensors of `POSITIONS`."""
+    """`rows` (h,) and `columns` (w,) → the tensors of `Positions`."""
     h, w = _dims()
     numbers = [torch.arange(12), torch.arange(8)]
-    return trace(Positions(sam), numbers, [{0: h}, {0: w}], ["rows", "columns"], list(POSITIONS), OPSET)
+    return trace(Positions(sam), numbers, [{0: h}, {0: w}], ["rows", "columns"], position_names(sam), OPSET)
 
 
 def prepare_graph(sam: Sam) -> onnx.ModelProto:
@@ -34,7 +34,7 @@ def prepare_graph(sam: Sam) -> onnx.ModelProto:
     embedding = torch.randn(1, sam.prompt_encoder.embed_dim, 12, 8)
     pe = torch.randn(12, 8, sam.prompt_encoder.embed_dim)
     shapes = [{2: h, 3: w}, {0: h, 1: w}]
-    return trace(ThinPrepare(sam), [embedding, pe], shapes, ["image_embeddings", "pe"], list(PREPARED), OPSET)
+    return trace(Prepare(sam), [embedding, pe], shapes, ["image_embeddings", "pe"], list(PREPARED), OPSET)
 
 
 def decode_graph(sam: Sam) -> onnx.ModelProto:
@@ -48,11 +48,10 @@ def _decode_part(sam: Sam, masked: bool) -> onnx.ModelProto:
     dims = torch.export.Dim
     with torch.no_grad():
         positions = list(Positions(sam)(torch.arange(12), torch.arange(8)))
-        image = list(ThinPrepare(sam)(torch.randn(1, sam.prompt_encoder.embed_dim, 12, 8), positions[0]))
-    grid: dict[str, dict[int, Any]] = {
-        name: {0: h, 1: w} if name in ("cells", "pe", "upscaled") else {2: h, 3: w} for name in (*PREPARED, *POSITIONS)
-    }
-    grid["token_values"] = {1: h, 2: w}
+        image = list(Prepare(sam)(torch.randn(1, sam.prompt_encoder.embed_dim, 12, 8), positions[0]))
+    inputs = [*PREPARED, *position_names(sam)]
+    grid: dict[str, dict[int, Any]] = {name: {2: h, 3: w} for name in inputs}
+    grid |= {"cells": {0: h, 1: w}, "pe": {0: h, 1: w}, "token_values": {1: h, 2: w}}
     points = dims("num_points")
     arguments: list[Any] = [
         image,
@@ -65,19 +64,19 @@ def _decode_part(sam: Sam, masked: bool) -> onnx.ModelProto:
     ]
     shapes: list[Any] = [
         [grid[name] for name in PREPARED],
-        [grid[name] for name in POSITIONS],
+        [grid[name] for name in position_names(sam)],
         {1: points},
         {1: points},
         {0: dims("shown_rows")},
         {0: dims("shown_columns")},
         {0: dims("num_masks")},
     ]
-    names = [*PREPARED, *POSITIONS, "point_coords", "point_labels", "rows", "columns", "wanted"]
+    names = [*inputs, "point_coords", "point_labels", "rows", "columns", "wanted"]
     if masked:
         arguments.append(torch.randn(1, 1, 48, 32))
         shapes.append({2: 4 * h, 3: 4 * w})
         names.append("mask_input")
-    return trace(ThinDecode(sam, masked), arguments, shapes, names, [LOW_RES, IOU], OPSET)
+    return trace(ThinDecode(sam), arguments, shapes, names, [LOW_RES, IOU], OPSET)
 
 
 def _dims() -> tuple[Any, Any]:

@@ -1,14 +1,14 @@
-"""The mask decoder for one prompt at a time in a browser: the model's own layers, with their products in another order.
+"""The mask decoder for one prompt at a time in a browser: the model's own layers, their products in another order.
 
 A page answers one prompt on a processor without wide vectors, where passes over all cells and the upscaling cost most.
-Four facts save two thirds of the work; `tests/test_export_thin.py` holds the result to the model's:
+What saves two thirds of the official graph's work (`tests/test_export_browser.py` holds the masks to the model's):
 
-- What a layer adds to the cells has few dimensions: x = image + Aᵀ·V, with A (H·T, L) the attention weights and V
-  (H·T, C) the values. So W·x = W·image + Aᵀ·(V·W), and W·image is computed once per image (`ThinPrepare`).
-- A layer norm of the cells is a scale and a shift for each cell. Both commute with products over the channels, and go to
-  the (H·T, L) side. The normalised cells are never written.
-- Positional codes meet the tokens already projected (`Positions`), once per size of the grid.
-- Only cells that show the photo are upscaled, and only the masks that are asked for.
+- Projections move from the cells to the few tokens, as in `model.transformer`; what the first layer needs of the image,
+  and of the positional code, is computed once (`Prepare`, `Positions`).
+- A layer norm of the cells is a scale and a shift of each. Both commute with products over the channels and go to the
+  other side of them, so normalised cells are never written but for the residual, where they ride on the product.
+- GELU is its tanh form, half the time of the error function.
+- Only cells that show the photo are upscaled, and only the masks that are asked for are made.
 
 Shapes: L = h·w cells, C width, H heads, D head width, T tokens, M masks that are wanted.
 """
@@ -23,45 +23,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anymask.model.layers import LayerNorm2d
-from anymask.model.mask_decoder import MaskDecoder
 from anymask.model.sam import Sam
 from anymask.model.smooth import smooth_logits
 from anymask.model.transformer import Attention, TwoWayAttentionBlock
 
-POSITIONS = ("pe", "key_pe", "query_pe", "last_pe")
-PREPARED = ("cells", "token_keys", "token_values", "queries", "upscaled")
+PREPARED = ("cells", "token_keys", "token_values", "queries")
 
 
-@dataclass(frozen=True)
-class Normed:
-    """Cells after a layer norm, as `x` (L, C) before it with its mean and 1 / deviation (L, 1), gain and shift (C,)."""
-
-    x: Tensor
-    mean: Tensor
-    rate: Tensor
-    norm: nn.LayerNorm
-
-    @classmethod
-    def of(cls, x: Tensor, norm: nn.LayerNorm) -> Normed:
-        """The statistics of x."""
-        mean = x.mean(dim=1, keepdim=True)
-        power = torch.linalg.vector_norm(x, dim=1, keepdim=True).square() / x.shape[1]
-        return cls(x, mean, (power - mean.square() + norm.eps).rsqrt(), norm)
-
-    def dot(self, q: Tensor) -> Tensor:
-        """q (N, C) times the cells: (N, L)."""
-        q_gain = q * self.norm.weight
-        product = q_gain @ self.x.t() - q_gain.sum(dim=1, keepdim=True) * self.mean.t()
-        return product * self.rate.t() + (q @ self.norm.bias).unsqueeze(1)
-
-    def mix(self, weights: Tensor) -> Tensor:
-        """Weighted sums of the cells, weights (N, L) that add up to one: (N, C)."""
-        weights = weights * self.rate.t()
-        return (weights @ self.x - weights @ self.mean) * self.norm.weight + self.norm.bias
+def position_names(sam: Sam) -> list[str]:
+    """Names of the outputs of `Positions`."""
+    later = range(1, sam.mask_decoder.transformer.depth)
+    return ["pe", "last_pe", *(f"{side}_pe{i}" for i in later for side in ("key", "query"))]
 
 
 class Positions(nn.Module):
-    """rows (h,) and columns (w,), numbers from 0: the positional code, and what the layers make of it (`POSITIONS`)."""
+    """rows (h,) and columns (w,), numbers from 0, to the positional code and the layers' projections of it."""
 
     def __init__(self, sam: Sam) -> None:
         super().__init__()
@@ -72,14 +48,15 @@ class Positions(nn.Module):
         y = ((rows + 0.5) / h).unsqueeze(1).expand(h, w)
         x = ((columns + 0.5) / w).unsqueeze(0).expand(h, w)
         pe = self.sam.prompt_encoder.pe_layer.encode(torch.stack([x, y], dim=-1))
-        _, second, last = _layers(self.sam)
-        to_image, to_token = second.cross_attn_token_to_image, second.cross_attn_image_to_token
-        keys = F.linear(pe, to_image.k_proj.weight)  # their bias adds the same to all logits of a query
-        queries = to_token.q_proj(pe) * to_token.scale
-        return pe, _heads(keys, to_image), _heads(queries, to_token), _heads(F.linear(pe, last.k_proj.weight), last)
+        last = self.sam.mask_decoder.transformer.final_attn_token_to_image
+        found = [pe, _key_pe(last, pe)]
+        for layer in _layers(self.sam)[1:]:
+            to_token = layer.cross_attn_image_to_token
+            found += [_key_pe(layer.cross_attn_token_to_image, pe), _heads(to_token.q_proj(pe), to_token)]
+        return tuple(found)
 
 
-class ThinPrepare(nn.Module):
+class Prepare(nn.Module):
     """image_embeddings (1, C, h, w) and pe (h, w, C) to the tensors of `PREPARED`; once per image."""
 
     def __init__(self, sam: Sam) -> None:
@@ -87,20 +64,20 @@ class ThinPrepare(nn.Module):
         self.sam = sam
 
     def forward(self, image_embeddings: Tensor, pe: Tensor) -> tuple[Tensor, ...]:
-        cells = image_embeddings[0].permute(1, 2, 0) + self.sam.prompt_encoder.no_mask_embed.weight
-        return cells, *_projected(self.sam, cells, pe)
+        no_mask = self.sam.prompt_encoder.no_mask_embed.weight
+        return _prepared(self.sam, image_embeddings[0].permute(1, 2, 0) + no_mask, pe)
 
 
 class ThinDecode(nn.Module):
     """Masks (M, 4·rows, 4·columns) of the shown cells and predicted IoU (M,) for one prompt of N point slots.
 
-    rows, columns: numbers of the shown cells. wanted (M,): which of the four masks. masked: with a mask prompt.
+    rows, columns: as many as are shown, their values are not read. wanted (M,): which of the four masks.
+    mask_input (1, 1, 4h, 4w): logits; instead of it None, which is another graph.
     """
 
-    def __init__(self, sam: Sam, masked: bool) -> None:
+    def __init__(self, sam: Sam) -> None:
         super().__init__()
         self.sam = sam
-        self.masked = masked
 
     def forward(
         self,
@@ -113,126 +90,137 @@ class ThinDecode(nn.Module):
         wanted: Tensor,
         mask_input: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        decoder = self.sam.mask_decoder
-        pe, key_pe, query_pe, last_pe = positions
+        encoder, decoder = self.sam.prompt_encoder, self.sam.mask_decoder
+        pe, last_pe, *layer_pe = positions
         if mask_input is not None:
-            encoder = self.sam.prompt_encoder
-            cells = image[0] - encoder.no_mask_embed.weight + encoder.embed_masks(mask_input)[0].permute(1, 2, 0)
-            image = [cells, *_projected(self.sam, cells, pe)]
-        cells, token_keys, token_values, queries, upscaled = image
-        first, second, last = _layers(self.sam)
+            dense = encoder.embed_masks(mask_input)[0].permute(1, 2, 0)
+            image = list(_prepared(self.sam, image[0] - encoder.no_mask_embed.weight + dense, pe))
+        cells, token_keys, token_values, queries = image
+        (h, w), r, c = cells.shape[:2], rows.shape[0], columns.shape[0]
+        torch._check(r <= h)
+        torch._check(c <= w)
 
         output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).unsqueeze(0)
-        token_pe = torch.cat([output_tokens, self.sam.prompt_encoder.embed_tokens(point_coords, point_labels)], dim=1)
+        token_pe = torch.cat([output_tokens, encoder.embed_tokens(point_coords, point_labels)], dim=1)
+        first, *later = _layers(self.sam)
+        to_image, to_token = first.cross_attn_token_to_image, first.cross_attn_image_to_token
         tokens = first.update_tokens(token_pe, token_pe)
-        attention, to_token = first.cross_attn_token_to_image, first.cross_attn_image_to_token
-        weights = (_queries(attention, tokens + token_pe) @ token_keys.flatten(2)).softmax(dim=-1)  # (H, T, L)
-        attended = weights @ token_values.flatten(1, 2)  # (H, T, D)
-        tokens = first.finish_tokens(tokens, attention.out_proj(attention.merge_heads(attended.unsqueeze(0))))
-        keys = to_token.split_heads(to_token.k_proj(tokens + token_pe))[0]
-        to_cells = _softmax_over_tokens(keys @ queries.flatten(2))  # (H·T, L)
-        values = _values(to_token, tokens)
-        seen = Normed.of(torch.addmm(cells.flatten(0, 1), to_cells.t(), values), first.norm4)
+        weights = (_queries(to_image, tokens + token_pe) @ token_keys.flatten(2)).softmax(dim=-1)  # (H, T, L)
+        attended = (weights @ token_values.flatten(1, 2)).unsqueeze(0)  # (1, H, T, D)
+        tokens = first.finish_tokens(tokens, to_image.out_proj(to_image.merge_heads(attended)))
+        weights = (_keys(to_token, tokens + token_pe) @ queries.flatten(2)).softmax(dim=1).flatten(0, 1)  # (H·T, L)
+        x = torch.addmm(cells.flatten(0, 1), weights.t(), _values(to_token, tokens))
+        seen = Normed.of(x, first.norm4)
 
-        tokens = second.update_tokens(tokens, token_pe)
-        attention, to_token = second.cross_attn_token_to_image, second.cross_attn_image_to_token
-        tokens = second.finish_tokens(tokens, _on_cells(attention, tokens + token_pe, seen, key_pe))
-        keys = to_token.split_heads(to_token.k_proj(tokens + token_pe))[0]
-        logits = seen.dot(_moved(keys, to_token.q_proj) * to_token.scale)
-        to_cells2 = _softmax_over_tokens(logits.reshape(keys.shape[0], keys.shape[1], -1) + keys @ query_pe.flatten(2))
-        values2 = _values(to_token, tokens)
-        ones = torch.ones_like(seen.mean.t())
-        x = seen.x * seen.rate * first.norm4.weight
-        sides = torch.cat([to_cells2, -(seen.mean * seen.rate).t(), ones])
-        x = torch.addmm(x, sides.t(), torch.cat([values2, first.norm4.weight[None], first.norm4.bias[None]]))
-        seen2 = Normed.of(x, second.norm4)
+        for i, layer in enumerate(later):
+            key_pe, query_pe = layer_pe[2 * i : 2 * i + 2]
+            to_image, to_token = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
+            tokens = layer.update_tokens(tokens, token_pe)
+            tokens = layer.finish_tokens(tokens, _on_cells(to_image, tokens + token_pe, seen, key_pe))
+            keys = _keys(to_token, tokens + token_pe) * to_token.scale  # (H, T, D)
+            logits = seen.dot(_moved(keys, to_token.q_proj)).reshape(*keys.shape[:2], -1) + keys @ query_pe.flatten(2)
+            seen = Normed.of(seen.plus(logits.softmax(dim=1).flatten(0, 1), _values(to_token, tokens)), layer.norm4)
 
-        chosen = torch.cat([torch.zeros_like(wanted[:1]), wanted + 1])
+        chosen = torch.cat([torch.zeros_like(wanted[:1]), wanted + 1])  # the IoU token and the masks' own
         tokens, token_pe = tokens.index_select(1, chosen), token_pe.index_select(1, chosen)
-        tokens = tokens + _on_cells(last, tokens + token_pe, seen2, last_pe)
+        tokens = tokens + _on_cells(decoder.transformer.final_attn_token_to_image, tokens + token_pe, seen, last_pe)
         tokens = decoder.transformer.norm_final_attn(tokens)
         heads = torch.stack([mlp(tokens[0, 1:]) for mlp in decoder.output_hypernetworks_mlps])  # (4, M, C/8)
-        mine = wanted.reshape(1, -1, 1).expand(1, -1, heads.shape[2])
-        hyper = heads.gather(0, mine)[0]
+        hyper = heads.gather(0, wanted.reshape(1, -1, 1).expand(1, -1, heads.shape[2]))[0]
         iou = decoder.iou_prediction_head(tokens[:, 0])[0].index_select(0, wanted)
-
-        rate = seen.rate * seen2.rate
-        change = _Change(upscaled, rate, sides, seen, seen2, to_cells, values, values2)
-        return change.masks(self.sam, hyper, rows, columns), iou
+        return _upscaled(self.sam, seen.crop(h, w, r, c), hyper, r, c), iou
 
 
 @dataclass(frozen=True)
-class _Change:
-    """What the two layers did to the cells, as the upscaling needs it."""
+class Normed:
+    """Cells after a layer norm: `x` (L, C) before it, mean and 1 / deviation of each (L, 1), and the norm."""
 
-    upscaled: Tensor  # (h, w, C): the image through both gains and the first transposed convolution
-    rate: Tensor  # (L, 1)
-    sides: Tensor  # (H·T + 2, L): second weights, shift and one
-    seen: Normed
-    seen2: Normed
-    to_cells: Tensor  # (H·T, L)
-    values: Tensor  # (H·T, C)
-    values2: Tensor
+    x: Tensor
+    mean: Tensor
+    rate: Tensor
+    norm: nn.LayerNorm
 
-    def masks(self, sam: Sam, hyper: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Logits (M, 4·rows, 4·columns) for hyper (M, C/8)."""
-        decoder = sam.mask_decoder
-        up1, layer_norm, _, up2, _ = decoder.output_upscaling
-        assert isinstance(up1, nn.ConvTranspose2d) and isinstance(up2, nn.ConvTranspose2d)
-        norm = cast(LayerNorm2d, layer_norm)
-        gain, gain2 = self.seen.norm.weight, self.seen2.norm.weight
-        weight, bias = _centred(up1)  # (C, 4·C/4), (4·C/4)
-        (h, w), r, c = self.upscaled.shape[:2], rows.shape[0], columns.shape[0]
-        torch._check(r <= h)
-        torch._check(c <= w)
-        rate2 = self.seen2.rate.t()
-        left = torch.cat([self.to_cells * self.rate.t(), self.sides * rate2, -self.seen2.mean.t() * rate2])
-        right = torch.cat(
-            [
-                (self.values * gain) * gain2,
-                self.values2 * gain2,
-                (gain * gain2)[None],
-                (self.seen.norm.bias * gain2)[None],
-                gain2[None],
-            ]
-        )
-        right = right @ weight  # (2·H·T + 3, C)
-        bias = bias + self.seen2.norm.bias @ weight
-        left = left.reshape(-1, h, w).narrow(1, 0, r).narrow(2, 0, c).flatten(1)
-        image = self.upscaled.narrow(0, 0, r).narrow(1, 0, c)
-        image = image * self.rate.reshape(h, w, 1).narrow(0, 0, r).narrow(1, 0, c)
-        x = torch.addmm(image.flatten(0, 1), left.t(), right) + bias
-        x = x.reshape(-1, norm.weight.shape[0])  # (L'·4, C/4), each of mean 0
+    @classmethod
+    def of(cls, x: Tensor, norm: nn.LayerNorm) -> Normed:
+        """Measures x."""
+        mean = x.mean(dim=1, keepdim=True)
         power = torch.linalg.vector_norm(x, dim=1, keepdim=True).square() / x.shape[1]
-        x = F.gelu(x * (power + norm.eps).rsqrt() * norm.weight + norm.bias, approximate="tanh")
-        assert up2.bias is not None
-        x = F.gelu(x @ _as_product(up2).t() + up2.bias.repeat(4), approximate="tanh")
-        x = x.reshape(-1, hyper.shape[1]) @ hyper.t()  # (L'·16, M)
-        x = x.reshape(r, c, 2, 2, 2, 2, -1).permute(6, 0, 2, 4, 1, 3, 5).reshape(-1, 4 * r, 4 * c)
-        return smooth_logits(x.unsqueeze(0))[0] if decoder.smooth else x
+        return cls(x, mean, (power - mean.square() + norm.eps).rsqrt(), norm)
+
+    def dot(self, q: Tensor) -> Tensor:
+        """q (N, C) times the cells: (N, L)."""
+        gained = q * self.norm.weight
+        gained = gained - gained.mean(dim=1, keepdim=True)  # takes the mean of each cell away
+        return (gained @ self.x.t()) * self.rate.t() + (q @ self.norm.bias).unsqueeze(1)
+
+    def mix(self, weights: Tensor) -> Tensor:
+        """Sums of the cells with weights (N, L) that add up to one: (N, C)."""
+        mixed = (weights * self.rate.t()) @ self.x
+        return (mixed - mixed.mean(dim=1, keepdim=True)) * self.norm.weight + self.norm.bias
+
+    def plus(self, weights: Tensor, values: Tensor) -> Tensor:
+        """The cells and weights (N, L)ᵀ · values (N, C): (L, C)."""
+        shift = -(self.mean * self.rate).t()
+        weights = torch.cat([weights, shift, torch.ones_like(shift)])
+        values = torch.cat([values, self.norm.weight[None], self.norm.bias[None]])
+        return torch.addmm(self.x * self.rate * self.norm.weight, weights.t(), values)
+
+    def crop(self, h: int, w: int, r: int, c: int) -> Normed:
+        """The first r of h rows and c of w columns."""
+        x, mean, rate = (
+            t.reshape(h, w, -1).narrow(0, 0, r).narrow(1, 0, c).flatten(0, 1) for t in (self.x, self.mean, self.rate)
+        )
+        return Normed(x, mean, rate, self.norm)
+
+    def through(self, weight: Tensor) -> Tensor:
+        """The cells times weight (C, N), without what the shift adds to each: (L, N)."""
+        gained = self.norm.weight[:, None] * weight
+        return (self.x @ (gained - gained.mean(dim=0))) * self.rate
 
 
-def _layers(sam: Sam) -> tuple[TwoWayAttentionBlock, TwoWayAttentionBlock, Attention]:
-    transformer = sam.mask_decoder.transformer
-    first, second = transformer.layers
-    return (
-        cast(TwoWayAttentionBlock, first),
-        cast(TwoWayAttentionBlock, second),
-        transformer.final_attn_token_to_image,
-    )
+def _upscaled(sam: Sam, cells: Normed, hyper: Tensor, r: int, c: int) -> Tensor:
+    """Logits (M, 4r, 4c) of r·c cells for hyper (M, C/8); as `MaskDecoder.upscale_and_dot`."""
+    up1, layer_norm, _, up2, _ = sam.mask_decoder.output_upscaling
+    assert isinstance(up1, nn.ConvTranspose2d) and isinstance(up2, nn.ConvTranspose2d)
+    assert up1.bias is not None and up2.bias is not None
+    norm = cast(LayerNorm2d, layer_norm)
+    weight = _as_product(up1).reshape(4, -1, up1.in_channels)  # less the mean that the layer norm takes away
+    weight = (weight - weight.mean(dim=1, keepdim=True)).flatten(0, 1).t()
+    bias = (up1.bias - up1.bias.mean()).repeat(4) + cells.norm.bias @ weight
+    x = (cells.through(weight) + bias).reshape(-1, up1.out_channels)  # (r·c·4, C/4), each of mean 0
+    power = torch.linalg.vector_norm(x, dim=1, keepdim=True).square() / x.shape[1]
+    x = F.gelu(x * (power + norm.eps).rsqrt() * norm.weight + norm.bias, approximate="tanh")
+    x = F.gelu(x @ _as_product(up2).t() + up2.bias.repeat(4), approximate="tanh")
+    x = x.reshape(-1, up2.out_channels) @ hyper.t()  # (r·c·16, M)
+    x = x.reshape(r, c, 2, 2, 2, 2, -1).permute(6, 0, 2, 4, 1, 3, 5).reshape(-1, 4 * r, 4 * c)
+    return smooth_logits(x.unsqueeze(0))[0] if sam.mask_decoder.smooth else x
 
 
-def _projected(sam: Sam, cells: Tensor, pe: Tensor) -> tuple[Tensor, ...]:
-    """`PREPARED` without the first, of cells (h, w, C)."""
-    first, second, _ = _layers(sam)
+def _prepared(sam: Sam, cells: Tensor, pe: Tensor) -> tuple[Tensor, ...]:
+    """`PREPARED` of cells (h, w, C) with the dense prompt in them."""
+    first = _layers(sam)[0]
     to_image, to_token = first.cross_attn_token_to_image, first.cross_attn_image_to_token
-    token_keys = _heads(to_image.k_proj(cells + pe), to_image)
-    token_values = _heads(to_image.v_proj(cells), to_image).permute(0, 2, 3, 1)
+    values = _heads(to_image.v_proj(cells), to_image).permute(0, 2, 3, 1)  # (H, h, w, D)
     queries = _heads(to_token.q_proj(cells + pe) * to_token.scale, to_token)
-    up1 = sam.mask_decoder.output_upscaling[0]
-    weight, _ = _centred(cast(nn.ConvTranspose2d, up1))
-    gains = cast(Tensor, first.norm4.weight * second.norm4.weight)
-    return token_keys, token_values, queries, cells @ (gains[:, None] * weight)
+    return cells, _heads(to_image.k_proj(cells + pe), to_image), values, queries
+
+
+def _on_cells(attention: Attention, tokens: Tensor, cells: Normed, pe: Tensor) -> Tensor:
+    """Tokens (1, T, C) attend to normalised cells, `pe` (H, D, h, w) the projected positional code: (1, T, C)."""
+    q = _queries(attention, tokens)
+    logits = cells.dot(_moved(q, attention.k_proj)).reshape(*q.shape[:2], -1) + q @ pe.flatten(2)
+    mixed = cells.mix(logits.softmax(dim=-1).flatten(0, 1)).reshape(*q.shape[:2], -1)  # (H, T, C)
+    values = mixed @ attention.head_weight(attention.v_proj).transpose(1, 2)
+    return attention.out_proj(attention.merge_heads(values.unsqueeze(0)) + attention.v_proj.bias)
+
+
+def _layers(sam: Sam) -> list[TwoWayAttentionBlock]:
+    return [cast(TwoWayAttentionBlock, layer) for layer in sam.mask_decoder.transformer.layers]
+
+
+def _key_pe(attention: Attention, pe: Tensor) -> Tensor:
+    """Without the bias, which adds the same to all logits of a query."""
+    return _heads(F.linear(pe, attention.k_proj.weight), attention)
 
 
 def _heads(x: Tensor, attention: Attention) -> Tensor:
@@ -244,6 +232,11 @@ def _heads(x: Tensor, attention: Attention) -> Tensor:
 def _queries(attention: Attention, tokens: Tensor) -> Tensor:
     """Scaled queries (H, T, D) of tokens (1, T, C)."""
     return attention.split_heads(attention.q_proj(tokens) * attention.scale)[0]
+
+
+def _keys(attention: Attention, tokens: Tensor) -> Tensor:
+    """Keys (H, T, D) of tokens (1, T, C)."""
+    return attention.split_heads(attention.k_proj(tokens))[0]
 
 
 def _moved(x: Tensor, linear: nn.Linear) -> Tensor:
@@ -258,28 +251,6 @@ def _values(attention: Attention, tokens: Tensor) -> Tensor:
     return (v @ out + attention.out_proj.bias / attention.num_heads).flatten(0, 1)
 
 
-def _softmax_over_tokens(logits: Tensor) -> Tensor:
-    """(H, T, L), over the tokens: (H·T, L)."""
-    return logits.softmax(dim=1).flatten(0, 1)
-
-
-def _on_cells(attention: Attention, tokens: Tensor, cells: Normed, pe: Tensor) -> Tensor:
-    """Tokens (1, T, C) attend to normalised cells, `pe` (H, D, h, w) the projected positional code: (1, T, C)."""
-    q = _queries(attention, tokens)
-    logits = cells.dot(_moved(q, attention.k_proj)).reshape(q.shape[0], q.shape[1], -1) + q @ pe.flatten(2)
-    mixed = cells.mix(logits.softmax(dim=-1).flatten(0, 1)).reshape(q.shape[0], q.shape[1], -1)  # (H, T, C)
-    values = attention.v_proj.weight.reshape(q.shape[0], q.shape[2], -1).transpose(1, 2)
-    return attention.out_proj(attention.merge_heads((mixed @ values).unsqueeze(0)) + attention.v_proj.bias)
-
-
 def _as_product(conv: nn.ConvTranspose2d) -> Tensor:
     """A kernel-2 stride-2 transposed convolution as a linear layer's weight (4·out, in), the four in (dy, dx) order."""
-    return conv.weight.permute(2, 3, 1, 0).reshape(-1, conv.weight.shape[0])
-
-
-def _centred(conv: nn.ConvTranspose2d) -> tuple[Tensor, Tensor]:
-    """Its weight (in, 4·out) and bias (4·out,), less the mean over the out channels, which a layer norm takes away."""
-    assert conv.bias is not None
-    weight = _as_product(conv).reshape(4, -1, conv.weight.shape[0])
-    weight = (weight - weight.mean(dim=1, keepdim=True)).flatten(0, 1)
-    return weight.t(), (conv.bias - conv.bias.mean()).repeat(4)
+    return conv.weight.permute(2, 3, 1, 0).reshape(-1, conv.in_channels)

@@ -16,7 +16,7 @@ from anymask.weights.catalog import cache_folder
 if TYPE_CHECKING:
     from anymask.model.sam import Sam
 
-_FORM = 2  # raise it when the graphs change for the same weights
+_FORM = 3  # raise it when the graphs change for the same weights
 ENCODERS = ("lite",)  # small enough to run in a page; embeddings of the others come from the server
 
 
@@ -25,7 +25,7 @@ def browser_model(sam: Sam, name: str, home: Path | None = None) -> BrowserModel
 
     Raises MissingExtraError where the export's libraries are not installed.
     """
-    roles = ["prepare", "decode", *(["encoder"] if name in ENCODERS else [])]
+    roles = ["positions", "prepare", "decode", *(["encoder"] if name in ENCODERS else [])]
     stamp = digest(sam)
     folder = (home or cache_folder().parent) / "browser" / f"{name}-{stamp}"
     if not all((folder / f"{role}.onnx").is_file() for role in roles):
@@ -54,7 +54,8 @@ def _export(sam: Sam, roles: list[str], folder: Path) -> None:
 
     import torch
 
-    from anymask.export.onnx import decode_graph, encoder_graph, prepare_graph, require_onnx
+    from anymask.export.browser import decode_graph, positions_graph, prepare_graph
+    from anymask.export.onnx import encoder_graph, require_onnx
 
     require_onnx()
     import onnx
@@ -62,6 +63,7 @@ def _export(sam: Sam, roles: list[str], folder: Path) -> None:
     model = copy.deepcopy(sam).cpu().to(torch.float32)
     graphs: dict[str, Callable[[Sam], Any]] = {
         "encoder": encoder_graph,
+        "positions": positions_graph,
         "prepare": prepare_graph,
         "decode": decode_graph,
     }

@@ -16,7 +16,7 @@ from anymask.server.schemas import Export
 
 MAX_DRAWN_PIXELS = 2_000_000_000  # of all masks of an export together
 _DRAWN = ("png", "labelmap")
-_MEDIA_TYPES = {".json": "application/json", ".png": "image/png", ".txt": "text/plain"}
+_MEDIA_TYPES = {".json": "application/json", ".png": "image/png", ".xml": "application/xml", ".txt": "text/plain"}
 
 
 def export(request: Export, max_pixels: int) -> tuple[bytes, str, str]:

@@ -15,11 +15,13 @@ from anymask.server.exports import export as to_file
 from anymask.server.routes_about import studio_of
 from anymask.server.routes_photos import PathId
 from anymask.server.schemas import Answer, Answers, Everything, Export, Predict, problem_responses
+from anymask.server.spoken import predict_spoken
 
 router = APIRouter(tags=["masks"])
 _FILES: dict[str, dict[str, Any]] = {
     "application/zip": {},
     "application/json": {},
+    "application/xml": {},
     "image/png": {},
     "text/plain": {},
     "application/octet-stream": {},
@@ -27,12 +29,16 @@ _FILES: dict[str, dict[str, Any]] = {
 _REFUSALS = problem_responses(400, 401, 403, 404, 413, 422, 503)
 
 
-@router.post("/api/images/{photo_id}/predict", responses=_REFUSALS)
+@router.post("/api/images/{photo_id}/predict", responses={**_REFUSALS, **problem_responses(501)})
 async def predict(request: Request, photo_id: PathId, body: Predict) -> Answers:
-    """Masks for points, boxes and masks."""
+    """Masks for points, boxes, masks and words."""
     studio = studio_of(request)
+    session = studio.sessions.get(photo_id)
     started = time.perf_counter()
-    found = await studio.predict(studio.sessions.get(photo_id), body.prompts, body.multimask)
+    if any(prompt.text is not None for prompt in body.prompts):
+        found = await predict_spoken(studio, session, body.prompts, body.multimask)
+    else:
+        found = await studio.predict(session, body.prompts, body.multimask)
     return Answers(
         objects=[Answer(candidates=candidates) for candidates in found],
         decode_ms=1e3 * (time.perf_counter() - started),

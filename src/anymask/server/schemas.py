@@ -10,6 +10,7 @@ MAX_PROMPTS, MAX_POINTS, MAX_OBJECTS, MAX_RLE_CHARS = 64, 128, 2000, 4_000_000
 
 Coordinate = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Phrase = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 PhotoId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
@@ -86,7 +87,10 @@ class Rle(Wire):
 
 
 class Prompt(Wire):
-    """One object: points, a box, a mask, or several of them, in pixels of the photo."""
+    """One object: points, a box, a mask, or several of them, in pixels of the photo; or words.
+
+    text: alone it looks through the whole photo, beside the others it ranks their candidates.
+    """
 
     points: Annotated[
         list[Annotated[list[Coordinate], Field(min_length=2, max_length=2)]], Field(max_length=MAX_POINTS)
@@ -94,13 +98,19 @@ class Prompt(Wire):
     labels: Annotated[list[Literal[0, 1]], Field(max_length=MAX_POINTS)] = []
     box: Annotated[list[Coordinate], Field(min_length=4, max_length=4)] | None = None
     mask: Rle | None = None
+    text: Phrase | None = None
+
+    @property
+    def is_pointed(self) -> bool:
+        """Does it say where?"""
+        return bool(self.points) or self.box is not None or self.mask is not None
 
     @model_validator(mode="after")
     def _is_something(self) -> Prompt:
         if len(self.points) != len(self.labels):
             raise ValueError(f"points need one label each: {len(self.points)} points, {len(self.labels)} labels")
-        if not self.points and self.box is None and self.mask is None:
-            raise ValueError("a prompt needs points, a box or a mask")
+        if not self.is_pointed and self.text is None:
+            raise ValueError("a prompt needs points, a box, a mask or text")
         return self
 
 
@@ -118,10 +128,11 @@ class Mask(Wire):
     area: int
     bbox: list[int]
     predicted_iou: float
+    text_similarity: float | None = Field(None, description="cosine with the prompt's text")
 
 
 class Answer(Wire):
-    """Candidates of one prompt, best predicted IoU first."""
+    """Candidates of one prompt, best predicted IoU first; with text the most similar first."""
 
     candidates: list[Mask]
 
@@ -136,8 +147,7 @@ class Answers(Wire):
 class Everything(Wire):
     """Options of the automatic masks; null takes what suits the model. text: masks that fit it come first."""
 
-    text: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)] | None = None
-
+    text: Phrase | None = None
     points_per_side: Annotated[int, Field(ge=1, le=64)] = 32
     pred_iou_thresh: Share | None = None
     stability_score_thresh: Share | None = None
@@ -158,7 +168,7 @@ class ExportObject(Wire):
 class Export(Wire):
     """Masks of one photo as a file of a known format."""
 
-    format: Literal["coco", "coco_polygons", "yolo", "sa1b", "labelme", "png", "labelmap"]
+    format: Literal["coco", "coco_polygons", "yolo", "sa1b", "labelme", "cvat", "label_studio", "png", "labelmap"]
     file_name: Annotated[str, Field(max_length=255)] = "photo.jpg"
     width: Annotated[int, Field(ge=1, le=100_000)]
     height: Annotated[int, Field(ge=1, le=100_000)]

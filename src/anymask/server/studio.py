@@ -168,8 +168,7 @@ class Studio:
                 through = work.Through(session.segmenter, partial(self._decode_in_lane, session.segmenter))
                 masks = work.everything(through, session.embedding, options, on_points)
                 if phrase is not None:
-                    with self._words_free:
-                        masks = work.by_words(self.words, session.picture, masks, phrase, on_points)
+                    masks = self.rank(session.picture, masks, phrase, on_points)
                 tell({"type": "result", "masks": masks})
             except BaseException as error:
                 tell({"type": "error", "error": error})
@@ -185,6 +184,17 @@ class Studio:
                     return
         finally:
             over.set()
+
+    def rank(
+        self,
+        picture: bytes,
+        masks: list[dict[str, Any]],
+        phrase: str,
+        on_masks: Callable[[int, int], bool] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Masks with their similarity to a phrase, the most similar first; one thread at a time. As `work.by_words`."""
+        with self._words_free:
+            return work.by_words(self.words, picture, masks, phrase, on_masks or (lambda *_: self._stopping.is_set()))
 
     def start_bulk(self, run: Callable[[], None]) -> None:
         """Run long work on one of few threads; BusyError if all are taken."""

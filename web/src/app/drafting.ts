@@ -2,7 +2,7 @@
 
 import type { Xy, Xyxy } from "../core/geometry";
 import { outlineRings, type Stroke, toPrompt } from "../core/shape";
-import type { Decoded, Prompt } from "../model/protocol";
+import type { Decoded, Prompt, Replies } from "../model/protocol";
 import { announce, sleep, toast } from "./progress";
 import { type Draft, draftOf, type Item, type Mark, NEW_DRAFT, type Photo, promptCount, shapeOf, toCandidate } from "./state";
 import type { Studio } from "./studio";
@@ -108,8 +108,9 @@ export class Drafting {
     const multimask = promptCount(draft) <= 1 && !mask;
     const task = this.studio.progress.start("Finding the object");
     try {
-      const { masks, ms } = await this.studio.machine.decode(photo, prompt, multimask);
+      const { masks, ms } = await this.answer(photo, prompt, multimask, started);
       this.studio.decodeMs = ms;
+      this.studio.view.set({ quick: null });
       const candidates = masks.map(toCandidate);
       const shown = this.commitDraft(photo, { ...draft, candidates, chosen: 0 });
       await this.studio.view.painted();
@@ -118,6 +119,7 @@ export class Drafting {
       announce(this.studio.describe(candidates[0], 0, candidates.length));
       if (!draft.strokes.length) void this.sharpen(photo, shown, prompt, multimask, masks);
     } finally {
+      this.studio.view.set({ quick: null });
       task.done();
       this.studio.onChange();
     }
@@ -141,6 +143,25 @@ export class Drafting {
     } catch {
       // the first answer stands
     }
+  }
+
+  /** The masks; a quick outline is drawn before they are there. */
+  private async answer(
+    photo: Photo,
+    prompt: Prompt,
+    multimask: boolean,
+    started: number,
+  ): Promise<Replies["decode"]> {
+    const { machine, hover, view } = this.studio;
+    const isFirstClick = multimask && !prompt.box && prompt.labels[0] === 1;
+    const known = isFirstClick ? hover.answer(photo, prompt.points[0]) : null;
+    if (known) return known;
+    if (!prompt.mask) {
+      const { rings } = await machine.preview(photo, prompt, multimask);
+      if (photo === this.studio.photo) view.set({ quick: rings });
+      void view.painted().then(() => performance.measure("anymask:first", { start: started, end: performance.now() }));
+    }
+    return machine.decode(photo, prompt, multimask);
   }
 
   private commitDraft(photo: Photo, draft: Draft): Draft {

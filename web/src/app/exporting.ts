@@ -21,6 +21,8 @@ const KINDS: Record<Kind, readonly [title: string, about: string]> = {
   yolo: ["YOLO segmentation", "labels and data.yaml"],
   sa1b: ["SA-1B", "one JSON a photo"],
   labelme: ["labelme", "one JSON a photo"],
+  cvat: ["CVAT", "for images 1.1, with masks"],
+  label_studio: ["Label Studio", "brushes, and the set-up"],
 };
 
 export function setUpExport(studio: Studio, progress: Progress): () => void {

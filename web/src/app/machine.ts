@@ -152,6 +152,11 @@ export class Machine {
     }));
   }
 
+  /** The outline of the best mask, quick and a little coarser; for prompts without a mask. */
+  preview(photo: Photo, prompt: Prompt, multimask: boolean): Promise<Replies["preview"]> {
+    return this.client.ask({ kind: "preview", photo: photo.key, prompt, multimask });
+  }
+
   forget(photo: Photo): void {
     this.encoding.delete(photo.key);
     this.photos.delete(photo.key);

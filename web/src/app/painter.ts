@@ -7,6 +7,7 @@ import { type Click, colourOf, type Item, type Photo, type Scene } from "./state
 
 export interface Preview {
   readonly hover: Rings | null;
+  readonly quick: Rings | null; // of the object being made, until its mask is there
   readonly box: Xyxy | null; // while it is drawn
   readonly stroke: Stroke | null; // while it is drawn
   readonly brush: { readonly xy: Xy; readonly radius: number; readonly adds: boolean } | null;
@@ -14,7 +15,15 @@ export interface Preview {
   readonly pending: Click | null;
 }
 
-export const NO_PREVIEW: Preview = { hover: null, box: null, stroke: null, brush: null, cross: null, pending: null };
+export const NO_PREVIEW: Preview = {
+  hover: null,
+  quick: null,
+  box: null,
+  stroke: null,
+  brush: null,
+  cross: null,
+  pending: null,
+};
 const ADD = "#18aa55";
 const SUBTRACT = "#e2303a";
 const BOX = "#ffcd1e";
@@ -51,9 +60,11 @@ export class Painter {
     for (const item of scene.items) {
       if (!item.hidden && item.id !== draft?.edits) this.paintItem(item, scene.selected === item.id, draft !== null);
     }
-    if (draft?.rings) {
-      const index = draft.edits === null ? nextColour(scene.items) : colourIndex(scene, draft.edits);
-      this.paintRings(draft.rings, colourOf(index, 0.42), colourOf(index), 2.2, true);
+    const rings = this.preview.quick ?? draft?.rings;
+    if (rings) {
+      const edits = draft?.edits ?? null;
+      const index = edits === null ? nextColour(scene.items) : colourIndex(scene, edits);
+      this.paintRings(rings, colourOf(index, 0.42), colourOf(index), 2.2, true);
     }
     if (this.preview.hover) {
       this.paintRings(this.preview.hover, "rgb(255 255 255 / 0.22)", "rgb(255 255 255 / 0.95)", 1.6, true);

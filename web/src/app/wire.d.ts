@@ -9,7 +9,7 @@ export interface components {
     schemas: {
         /**
          * Answer
-         * @description Candidates of one prompt, best predicted IoU first.
+         * @description Candidates of one prompt, best predicted IoU first; with text the most similar first.
          */
         Answer: {
             /** Candidates */
@@ -119,7 +119,7 @@ export interface components {
              * Format
              * @enum {string}
              */
-            format: "coco" | "coco_polygons" | "yolo" | "sa1b" | "labelme" | "png" | "labelmap";
+            format: "coco" | "coco_polygons" | "yolo" | "sa1b" | "labelme" | "cvat" | "label_studio" | "png" | "labelmap";
             /**
              * File Name
              * @default photo.jpg
@@ -229,6 +229,11 @@ export interface components {
             bbox: number[];
             /** Predicted Iou */
             predicted_iou: number;
+            /**
+             * Text Similarity
+             * @description cosine with the prompt's text
+             */
+            text_similarity?: number | null;
         };
         /**
          * ModelInfo
@@ -409,7 +414,9 @@ export interface components {
         };
         /**
          * Prompt
-         * @description One object: points, a box, a mask, or several of them, in pixels of the photo.
+         * @description One object: points, a box, a mask, or several of them, in pixels of the photo; or words.
+         *
+         *     text: alone it looks through the whole photo, beside the others it ranks their candidates.
          */
         Prompt: {
             /**
@@ -433,6 +440,8 @@ export interface components {
                 number
             ] | null;
             mask?: components["schemas"]["Rle"] | null;
+            /** Text */
+            text?: string | null;
         };
         /**
          * Prompts

@@ -2,6 +2,7 @@
 
 import { joined, outlines } from "./outlines";
 import { encodeRle, measure } from "./rle";
+import { cvat, labelStudio, labelStudioSetup } from "./tools";
 import type { Bitmap } from "./upscale";
 import type { NamedFile } from "./zip";
 
@@ -19,7 +20,7 @@ export interface PhotoOut {
   readonly masks: readonly MaskOut[];
 }
 
-export type FormatName = "coco" | "coco_polygons" | "yolo" | "sa1b" | "labelme";
+export type FormatName = "coco" | "coco_polygons" | "yolo" | "sa1b" | "labelme" | "cvat" | "label_studio";
 
 const OBJECT = "object"; // category of masks without a label
 const LABELME_VERSION = "5.5.0";
@@ -36,6 +37,13 @@ export function writeFormat(name: FormatName, photos: readonly PhotoOut[]): Name
       return photos.map((photo, i) => json(`${stemOf(photo)}.json`, sa1b(photo, i + 1)));
     case "labelme":
       return photos.map((photo) => json(`${stemOf(photo)}.json`, labelme(photo)));
+    case "cvat":
+      return [text("annotations.xml", cvat(photos, OBJECT))];
+    case "label_studio":
+      return [
+        json("label_studio.json", labelStudio(photos, OBJECT)),
+        text("label_studio.xml", labelStudioSetup([...new Set([OBJECT, ...labelsOf(photos)])])),
+      ];
   }
 }
 
@@ -48,7 +56,7 @@ function json(name: string, content: unknown): NamedFile {
 }
 
 function coco(photos: readonly PhotoOut[], segmentation: (mask: MaskOut) => unknown): unknown {
-  const words = [...new Set([OBJECT, ...photos.flatMap((p) => p.masks.map((m) => m.label || OBJECT))])].sort();
+  const words = [...new Set([OBJECT, ...labelsOf(photos)])].sort();
   const annotations: unknown[] = [];
   photos.forEach((photo, i) => {
     for (const mask of photo.masks) {
@@ -71,6 +79,10 @@ function coco(photos: readonly PhotoOut[], segmentation: (mask: MaskOut) => unkn
     annotations,
     categories: words.map((name, i) => ({ id: i + 1, name })),
   };
+}
+
+function labelsOf(photos: readonly PhotoOut[]): string[] {
+  return photos.flatMap((photo) => photo.masks.map((mask) => mask.label || OBJECT));
 }
 
 function known(mask: MaskOut): Record<string, unknown> {

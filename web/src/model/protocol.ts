@@ -44,6 +44,7 @@ export type Request =
       readonly multimask: boolean;
       readonly withRings: boolean;
     }
+  | { readonly kind: "preview"; readonly photo: number; readonly prompt: Prompt; readonly multimask: boolean }
   | { readonly kind: "everything"; readonly photo: number; readonly thresholds: Thresholds }
   | { readonly kind: "cancel"; readonly target: number }
   | { readonly kind: "forget"; readonly photo: number };
@@ -59,6 +60,7 @@ export interface Replies {
   encode: { readonly ms: number };
   embed: { readonly ms: number };
   decode: { readonly masks: readonly Decoded[]; readonly ms: number };
+  preview: { readonly rings: Rings; readonly ms: number };
   everything: { readonly masks: readonly Found[]; readonly ms: number };
   cancel: null;
   forget: null;

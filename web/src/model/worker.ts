@@ -5,9 +5,11 @@ import * as wasm from "onnxruntime-web/wasm";
 import { contours, placeRings, type Rings } from "../core/contours";
 import { type Frame, scaleXy, toModelXy } from "../core/geometry";
 import { resizeToRgb, toModelInput } from "../core/resize";
-import { tidy } from "../core/tidy";
+import { LEAST_CELLS, tidy } from "../core/tidy";
 import { Collector, gridPoints } from "./everything";
 import type { Decoded, FromWorker, Loaded, ModelInfo, Prompt, Replies, Request, Thresholds, ToWorker } from "./protocol";
+
+declare const ORT_PLACE: string; // vite.config.ts
 
 type Ort = typeof wasm;
 type Session = wasm.InferenceSession;
@@ -15,30 +17,39 @@ type Tensors = Record<string, wasm.Tensor>;
 
 const PADDING = -1;
 const [BOX_TOP_LEFT, BOX_BOTTOM_RIGHT] = [2, 3];
-const BLOCK = 8; // points decoded together in a search
-const MOST_PHOTOS = 12; // embeddings kept; 4 MB each, and 12 MB of what is prepared
+const BLOCK = 8; // points of a search between two looks at what else is asked
+const MOST_PHOTOS = 12; // embeddings kept; 4 MB each, and 14 MB of what is prepared
+const UNSEEN = -10; // logit of cells beyond the photo, which are not decoded
+
+/** A grid of cells: that of the model, or half as many a side for quick answers. */
+interface Grid {
+  readonly cells: number;
+  readonly positions: Tensors;
+}
 
 interface Held {
   readonly frame: Frame;
   embedding: wasm.Tensor;
-  prepared: Tensors | null; // of the latest photo only
+  prepared: { readonly full: Tensors; readonly quick: Tensors } | null; // of the latest photo only
+}
+
+interface Answer {
+  readonly logits: Float32Array; // (4·cells)² for each mask
+  readonly iou: Float32Array;
 }
 
 class Model {
   private readonly photos = new Map<number, Held>();
   private turn: Promise<unknown> = Promise.resolve();
-
-  private readonly noMask: wasm.Tensor;
+  private full!: Grid;
+  private quick!: Grid;
 
   private constructor(
     private readonly ort: Ort,
     private readonly info: ModelInfo,
     private readonly sessions: Readonly<Record<string, Session>>,
     readonly loaded: Loaded,
-  ) {
-    const cells = 4 * info.embedding_shape[2];
-    this.noMask = this.tensor(new Float32Array(cells * cells), [1, 1, cells, cells]);
-  }
+  ) {}
 
   static async load(
     info: ModelInfo,
@@ -46,29 +57,31 @@ class Model {
     threads: number,
     onProgress: (part: number, label: string) => void,
   ): Promise<Model> {
-    const { ort, provider } = await chooseRuntime();
-    ort.env.wasm.wasmPaths = new URL("ort/", base).href;
-    ort.env.wasm.numThreads = threads;
-    ort.env.logLevel = "error";
     const roles = Object.keys(info.files);
     if (!roles.includes("decode")) throw new Error("the server has no graphs for the browser; start it without --no-browser-model.");
-    let done = 0;
-    const files = await Promise.all(
-      roles.map(async (role) => {
-        const bytes = await fetchBytes(new URL(info.files[role], base).href);
-        onProgress(++done / (2 * roles.length), "Loading the model");
-        return [role, bytes] as const;
-      }),
-    );
+    const files = roles.map((role) => fetchBytes(new URL(info.files[role], base).href)); // while the runtime compiles
+    const { ort, provider } = await chooseRuntime();
+    ort.env.wasm.wasmPaths = new URL(ORT_PLACE, base).href;
+    ort.env.wasm.numThreads = threads;
+    ort.env.logLevel = "error";
     const sessions: Record<string, Session> = {};
-    for (const [role, bytes] of files) {
-      sessions[role] = await ort.InferenceSession.create(bytes, {
+    for (const [i, role] of roles.entries()) {
+      sessions[role] = await ort.InferenceSession.create(await files[i], {
         executionProviders: provider === "WebGPU" ? ["webgpu", "wasm"] : ["wasm"],
         graphOptimizationLevel: "all",
       });
-      onProgress(++done / (2 * roles.length), "Loading the model");
+      onProgress((i + 1) / roles.length, "Loading the model");
     }
-    return new Model(ort, info, sessions, { provider, threads, encodes: "encoder" in sessions });
+    const model = new Model(ort, info, sessions, { provider, threads, encodes: "encoder" in sessions });
+    const cells = info.embedding_shape[2];
+    model.full = await model.grid(cells);
+    model.quick = cells % 2 ? model.full : await model.grid(cells / 2);
+    return model;
+  }
+
+  private async grid(cells: number): Promise<Grid> {
+    const numbers = this.count(cells);
+    return { cells, positions: await this.run("positions", { rows: numbers, columns: numbers }) };
   }
 
   /** One call of a session at a time: the runtime has one heap and one pool of threads. */
@@ -82,6 +95,14 @@ class Model {
 
   private tensor(data: Float32Array, dims: readonly number[]): wasm.Tensor {
     return new this.ort.Tensor("float32", data, dims);
+  }
+
+  private integers(values: readonly number[]): wasm.Tensor {
+    return new this.ort.Tensor("int64", BigInt64Array.from(values, BigInt), [values.length]);
+  }
+
+  private count(length: number): wasm.Tensor {
+    return this.integers(Array.from({ length }, (_, i) => i));
   }
 
   // --- photos -------------------------------------------------------------------------------------------------
@@ -135,17 +156,21 @@ class Model {
   }
 
   /** What all prompts on a photo share, computed once. */
-  private async prepared(photo: number): Promise<{ held: Held; tensors: Tensors }> {
+  private async prepared(photo: number): Promise<{ frame: Frame; full: Tensors; quick: Tensors }> {
     const held = this.photos.get(photo);
     if (!held) throw new Error("this photo has made room for others; open it again.");
     if (!held.prepared) {
       for (const other of this.photos.values()) other.prepared = null;
-      const image_embeddings = held.embedding;
-      held.prepared = this.sessions.prepare ? await this.run("prepare", { image_embeddings }) : { image_embeddings };
+      const full = await this.run("prepare", { image_embeddings: held.embedding, pe: this.full.positions.pe });
+      held.prepared = { full, quick: this.quick === this.full ? full : await this.prepareHalf(held.embedding) };
     }
-    this.photos.delete(photo); // to the end: used last
-    this.photos.set(photo, held);
-    return { held, tensors: held.prepared };
+    return { frame: held.frame, ...held.prepared };
+  }
+
+  private prepareHalf(embedding: wasm.Tensor): Promise<Tensors> {
+    const [c, h, w] = this.info.embedding_shape;
+    const image_embeddings = this.tensor(halved(embedding.data as Float32Array, c, h, w), [1, c, h / 2, w / 2]);
+    return this.run("prepare", { image_embeddings, pe: this.quick.positions.pe });
   }
 
   forget(photo: number): void {
@@ -156,60 +181,74 @@ class Model {
 
   async decode(photo: number, prompt: Prompt, multimask: boolean, withRings: boolean): Promise<Replies["decode"]> {
     const started = performance.now();
-    const { held, tensors } = await this.prepared(photo);
-    const { frame } = held;
-    const slots = prompt.points.map((xy, i) => [...toModelXy(xy, frame), prompt.labels[i]]);
-    if (prompt.box) {
-      const [x0, y0, x1, y1] = prompt.box;
-      slots.push([...toModelXy([x0, y0], frame), BOX_TOP_LEFT], [...toModelXy([x1, y1], frame), BOX_BOTTOM_RIGHT]);
-    } else {
-      slots.push([0, 0, PADDING]);
-    }
-    const out = await this.ask(tensors, [slots], prompt.mask);
-    const order = [...(multimask ? [1, 2, 3] : [0])].sort((a, b) => out.iou[b] - out.iou[a]);
-    const masks = order.map((i) => {
-      const logits = out.logits.slice(i * out.size, (i + 1) * out.size);
-      return this.decoded(logits, out.iou[i], frame, withRings);
-    });
+    const { frame, full } = await this.prepared(photo);
+    const wanted = multimask ? [1, 2, 3] : [0];
+    const out = await this.ask(this.full, full, frame, slotsOf(prompt, frame), wanted, prompt.mask);
+    const size = (4 * this.full.cells) ** 2;
+    const order = wanted.map((_, i) => i).sort((a, b) => out.iou[b] - out.iou[a]);
+    const masks = order.map((i) =>
+      this.decoded(out.logits.slice(i * size, (i + 1) * size), out.iou[i], frame, withRings),
+    );
     return { masks, ms: performance.now() - started };
   }
 
-  /** Four masks for each prompt: the first for several clicks, the others for a single one. */
-  private async ask(
-    tensors: Tensors,
-    prompts: readonly (readonly (readonly number[])[])[],
-    mask: Float32Array | null,
-  ): Promise<{ logits: Float32Array; iou: Float32Array; size: number }> {
-    const [count, slots] = [prompts.length, prompts[0].length];
-    const coords = new Float32Array(count * slots * 2);
-    const labels = new Float32Array(count * slots);
-    prompts.flat().forEach(([x, y, label], i) => {
-      coords[2 * i] = x;
-      coords[2 * i + 1] = y;
-      labels[i] = label;
-    });
-    const feeds: Tensors = {
-      ...tensors,
-      point_coords: this.tensor(coords, [count, slots, 2]),
-      point_labels: this.tensor(labels, [count, slots]),
-    };
-    const cells = 4 * this.info.embedding_shape[2];
-    feeds.mask_input = mask ? this.tensor(mask, [1, 1, cells, cells]) : this.noMask;
-    feeds.has_mask_input = this.tensor(Float32Array.of(mask ? 1 : 0), [1]);
-    const out = await this.run("decode", feeds);
-    const { low_res_masks, iou_predictions } = out;
-    const [, , h, w] = low_res_masks.dims;
-    return {
-      logits: low_res_masks.data as Float32Array,
-      iou: iou_predictions.data as Float32Array,
-      size: h * w,
-    };
+  /** The outline of the best mask on half as many cells a side: a quarter of the work. */
+  async preview(photo: number, prompt: Prompt, multimask: boolean): Promise<Replies["preview"]> {
+    const started = performance.now();
+    const { frame, quick } = await this.prepared(photo);
+    const out = await this.ask(this.quick, quick, frame, slotsOf(prompt, frame), multimask ? [1, 2, 3] : [0], null);
+    const size = (4 * this.quick.cells) ** 2;
+    const best = out.iou.indexOf(Math.max(...out.iou));
+    const logits = out.logits.subarray(best * size, (best + 1) * size);
+    const { rings } = this.decoded(logits, out.iou[best], frame, true, LEAST_CELLS / 4);
+    return { rings, ms: performance.now() - started };
   }
 
-  private decoded(logits: Float32Array, predictedIou: number, frame: Frame, withRings: boolean): Decoded {
+  /** `wanted` of the four masks: 0 answers several clicks, the others a single one. */
+  private async ask(
+    grid: Grid,
+    prepared: Tensors,
+    frame: Frame,
+    slots: readonly (readonly number[])[],
+    wanted: readonly number[],
+    mask: Float32Array | null,
+  ): Promise<Answer> {
+    const shown = (pixels: number) => Math.min(grid.cells, Math.ceil((pixels * grid.cells) / frame.side) + 1);
+    const [rows, columns] = [shown(frame.inputHw[0]), shown(frame.inputHw[1])];
+    const side = 4 * grid.cells;
+    const feeds: Tensors = {
+      ...prepared,
+      ...grid.positions,
+      point_coords: this.tensor(Float32Array.from(slots.flatMap(([x, y]) => [x, y])), [1, slots.length, 2]),
+      point_labels: this.tensor(Float32Array.from(slots.map(([, , label]) => label)), [1, slots.length]),
+      rows: this.count(rows),
+      columns: this.count(columns),
+      wanted: this.integers(wanted),
+      has_mask_input: this.tensor(Float32Array.of(mask ? 1 : 0), [1]),
+      mask_input: mask ? this.tensor(mask, [1, 1, side, side]) : this.tensor(new Float32Array(16), [1, 1, 4, 4]),
+    };
+    if (!mask) feeds.pe = this.tensor(new Float32Array(feeds.pe.dims[2]), [1, 1, feeds.pe.dims[2]]); // is not read
+    const { low_res_masks, iou_predictions } = await this.run("decode", feeds);
+    const found = low_res_masks.data as Float32Array;
+    const logits = new Float32Array(wanted.length * side * side).fill(UNSEEN + this.info.mask_threshold);
+    for (let from = 0, i = 0; i < wanted.length; i++) {
+      for (let y = 0; y < 4 * rows; y++, from += 4 * columns) {
+        logits.set(found.subarray(from, from + 4 * columns), (i * side + y) * side);
+      }
+    }
+    return { logits, iou: iou_predictions.data as Float32Array };
+  }
+
+  private decoded(
+    logits: Float32Array,
+    predictedIou: number,
+    frame: Frame,
+    withRings: boolean,
+    least = LEAST_CELLS,
+  ): Decoded {
     const threshold = this.info.mask_threshold;
     if (threshold !== 0) for (let i = 0; i < logits.length; i++) logits[i] -= threshold;
-    tidy(logits, Math.round(Math.sqrt(logits.length)));
+    tidy(logits, Math.round(Math.sqrt(logits.length)), least);
     return { logits, predictedIou, rings: withRings ? ringsOf(logits, frame) : NO_RINGS };
   }
 
@@ -220,31 +259,51 @@ class Model {
     isCancelled: () => boolean,
   ): Promise<Replies["everything"]> {
     const started = performance.now();
-    const { held, tensors } = await this.prepared(photo);
-    const { frame } = held;
+    const { frame, full } = await this.prepared(photo);
     const [height, width] = frame.originalHw;
     const points = gridPoints(thresholds.grid, width, height);
-    const cells = 4 * this.info.embedding_shape[2];
+    const cells = 4 * this.full.cells;
+    const size = cells * cells;
     const collector = new Collector(frame, cells, thresholds);
     for (let start = 0; start < points.length && !isCancelled(); start += BLOCK) {
-      const block = points.slice(start, start + BLOCK);
-      const prompts = block.map((xy) => [
-        [...toModelXy(xy, frame), 1],
-        [0, 0, PADDING],
-      ]);
-      const { logits, iou, size } = await this.ask(tensors, prompts, null);
-      block.forEach((xy, p) => {
-        for (const slot of [1, 2, 3]) {
-          const at = p * 4 + slot;
-          collector.add(logits.subarray(at * size, (at + 1) * size), iou[at], xy);
-        }
-      });
+      for (const xy of points.slice(start, start + BLOCK)) {
+        const slots = [
+          [...toModelXy(xy, frame), 1],
+          [0, 0, PADDING],
+        ];
+        const { logits, iou } = await this.ask(this.full, full, frame, slots, [1, 2, 3], null);
+        iou.forEach((score, i) => collector.add(logits.subarray(i * size, (i + 1) * size), score, xy));
+      }
       onProgress(Math.min(1, (start + BLOCK) / points.length));
       await new Promise((resolve) => setTimeout(resolve)); // let clicks and a cancel in
     }
     const masks = collector.finish((logits, predictedIou) => this.decoded(logits, predictedIou, frame, true));
     return { masks, ms: performance.now() - started };
   }
+}
+
+/** x, y in the model's square and the label of each point slot. */
+function slotsOf(prompt: Prompt, frame: Frame): number[][] {
+  const slots = prompt.points.map((xy, i) => [...toModelXy(xy, frame), prompt.labels[i]]);
+  if (!prompt.box) return [...slots, [0, 0, PADDING]];
+  const [x0, y0, x1, y1] = prompt.box;
+  return [
+    ...slots,
+    [...toModelXy([x0, y0], frame), BOX_TOP_LEFT],
+    [...toModelXy([x1, y1], frame), BOX_BOTTOM_RIGHT],
+  ];
+}
+
+/** The mean of each 2×2 cells of (c, h, w). */
+function halved(values: Float32Array, c: number, h: number, w: number): Float32Array {
+  const out = new Float32Array(values.length / 4);
+  let at = 0;
+  for (let row = 0; row < c * h; row += 2) {
+    for (let x = 0, from = row * w; x < w; x += 2, from += 2) {
+      out[at++] = (values[from] + values[from + 1] + values[from + w] + values[from + w + 1]) / 4;
+    }
+  }
+  return out;
 }
 
 const NO_RINGS: Rings = { xy: new Float32Array(0), ends: new Uint32Array(0) };
@@ -312,6 +371,8 @@ async function answer(id: number, request: Request): Promise<unknown> {
       return { ms: await model.embed(request.photo, request.frame, request.halves) };
     case "decode":
       return model.decode(request.photo, request.prompt, request.multimask, request.withRings);
+    case "preview":
+      return model.preview(request.photo, request.prompt, request.multimask);
     case "everything":
       return model.everything(request.photo, request.thresholds, onProgress, () => cancelled.has(id));
     case "forget":
