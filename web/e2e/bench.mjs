@@ -24,6 +24,7 @@ const place = await page.evaluate(() => {
 await page.mouse.click(...place);
 await page.waitForFunction(() => performance.getEntriesByName("anymask:first").length);
 found["first load to first mask, ms (cold)"] = Date.now() - began;
+await page.waitForFunction(() => !window.anymask.studio.isBusy);
 found["app, encode 1024 px photo, ms (first)"] = await page.evaluate(() => window.anymask.studio.photo.encodeMs);
 const [first, drawn, decoded] = [[], [], []];
 for (let i = 0; i < given.rounds; i++) {
@@ -128,7 +129,7 @@ Object.assign(
       const image_embeddings = tensor(Array.from({ length: c * n * n }, noise), [1, c, n, n]);
       const shown = { rows: count(0.75 * n + 1), columns: count(n), wanted: tensor64([1n, 2n, 3n]) };
       const prepared = await prepare.run({ image_embeddings, pe: places.pe });
-      const unread = { pe: tensor(new Float32Array(c), [1, 1, c]), mask_input: tensor(new Float32Array(16), [1, 1, 4, 4]) };
+      const unread = { mask_input: tensor(new Float32Array(16), [1, 1, 4, 4]) };
       feeds[n] = { ...prepared, ...places, ...prompt, ...shown, ...unread };
       if (n === h) feeds.prepare = { image_embeddings, pe: places.pe };
     }

@@ -227,7 +227,6 @@ class Model {
       has_mask_input: this.tensor(Float32Array.of(mask ? 1 : 0), [1]),
       mask_input: mask ? this.tensor(mask, [1, 1, side, side]) : this.tensor(new Float32Array(16), [1, 1, 4, 4]),
     };
-    if (!mask) feeds.pe = this.tensor(new Float32Array(feeds.pe.dims[2]), [1, 1, feeds.pe.dims[2]]); // is not read
     const { low_res_masks, iou_predictions } = await this.run("decode", feeds);
     const found = low_res_masks.data as Float32Array;
     const logits = new Float32Array(wanted.length * side * side).fill(UNSEEN + this.info.mask_threshold);
