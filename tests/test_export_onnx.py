@@ -4,23 +4,17 @@ gives the masks of torch."""
 
 from __future__ import annotations
 
-import io
 import json
-import re
 from pathlib import Path
 
-import httpx
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
-from PIL import Image
-from test_server_process import end, start
 
 import anymask.export.artefacts as artefacts
 from anymask.core.errors import ExportError, OptionError
-from anymask.core.rle import decode_one
 from anymask.core.types import PromptBatch
 from anymask.export.merge import chain
 from anymask.export.onnx import DecoderOptions, select_graph, upsample_graph
@@ -318,28 +312,3 @@ def test_graphs_meet_by_name_and_share_weights() -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     answers = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": np.float32([5])})
     assert [a.item() for a in answers] == [12, 10]
-
-
-def test_served_by_a_process_of_its_own(sam: Sam, folder: Path, photo: np.ndarray, tmp_path: Path) -> None:
-    process = start("--runtime", "onnx", "--checkpoint", str(folder), home=tmp_path)
-    try:
-        assert process.stdout is not None
-        found = re.search(r"open (http://127\.0\.0\.1:\d+)/ ", process.stdout.readline())
-        assert found
-        encoded = io.BytesIO()
-        Image.fromarray(photo).save(encoded, "PNG")
-        with httpx.Client(base_url=found[1], timeout=60) as client:
-            photo_id = client.post("/api/images", content=encoded.getvalue()).json()["id"]
-            prompt = {"points": [[50, 40]], "labels": [1]}
-            answer = client.post(f"/api/images/{photo_id}/predict", json={"prompts": [prompt]}).json()
-    finally:
-        end(process)
-    predictor = SamPredictor(TorchSegmenter(sam))
-    predictor.set_image(photo)
-    masks, scores, _ = predictor.predict(np.array([[50, 40]]), np.array([1]))
-    got = answer["objects"][0]["candidates"]
-    order = np.argsort(-scores)
-    assert [mask["predicted_iou"] for mask in got] == pytest.approx(scores[order], abs=1e-4)
-    for mask, want in zip(got, masks[order], strict=True):
-        got_mask = decode_one(mask["segmentation"])
-        assert (got_mask & want).sum() >= 0.99 * (got_mask | want).sum()
