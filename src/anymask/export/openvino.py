@@ -60,7 +60,7 @@ class _Spread(torch.nn.Module):
 def _convert(
     module: torch.nn.Module, arguments: tuple[Any, ...], shapes: list[Any], inputs: list[str], outputs: list[str]
 ) -> Any:
-    """Trace and convert; tracing with gradients on takes the folded attention instead of the eager tiles."""
+    """Trace and convert; tracing with gradients on takes attention without eager tiles: folded where there is AMX."""
     openvino = require_openvino()
     logger = logging.getLogger("openvino")
     level = logger.level

@@ -216,7 +216,17 @@ def rel_pos_attention(
             return _tiled_attention(q, k, v, bias_h, bias_w)
         if q.dtype == torch.float32:
             return _whole_attention(q, k, v, bias_h, bias_w)
+    if torch._C._get_tracing_state() is not None and "amx_bf16" not in cpu_flags():  # an OpenVINO graph, made for here
+        return _plain_attention(q, k, v, bias_h, bias_w)
     return _folded_attention(q, k, v, bias_h, bias_w, hw)
+
+
+def _plain_attention(q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: Tensor) -> Tensor:
+    """The score matrix in plain operations: where no matrix units are, the wider dot products of folding cost more."""
+    h, w = bias_h.shape[-1], bias_w.shape[-1]
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    bias = bias_h[..., :, None] + bias_w[..., None, :]
+    return (scores + bias.reshape(*bias.shape[:3], h * w)).softmax(dim=-1) @ v
 
 
 def _folded_attention(
