@@ -160,7 +160,8 @@ class Model {
     const held = this.photos.get(photo);
     if (!held) throw new Error("this photo has made room for others; open it again.");
     if (!held.prepared) {
-      for (const other of this.photos.values()) other.prepared = null;
+      // a crop (`Machine.closer`) has a number below zero and leaves soon; the photo is asked again then
+      if (photo >= 0) for (const other of this.photos.values()) other.prepared = null;
       const full = await this.run("prepare", { image_embeddings: held.embedding, pe: this.full.positions.pe });
       held.prepared = { full, quick: this.quick === this.full ? full : await this.prepareHalf(held.embedding) };
     }
