@@ -128,7 +128,7 @@ class Mask(Wire):
     area: int
     bbox: list[int]
     predicted_iou: float
-    text_similarity: float | None = Field(None, description="cosine with the prompt's text")
+    text_similarity: float | None = Field(default=None, description="cosine with the prompt's text")
 
 
 class Answer(Wire):
