@@ -157,6 +157,13 @@ def test_an_empty_first_answer_stays_an_answer():
     assert masks.shape == (3, 300, 300) and not masks.any()
 
 
+def test_no_prompt_is_answered_as_without_zoom(lite):
+    image, _ = photo_with([(100, 100, 20)])
+    lite.set_image(image)
+    for plain, zoomed in zip(lite.predict(), lite.predict(zoom=True)):
+        np.testing.assert_array_equal(plain, zoomed)
+
+
 def test_without_the_photo_zoom_says_what_to_do(lite):
     image, _ = photo_with([(100, 100, 20)])
     predictor = SamPredictor(lite.segmenter)

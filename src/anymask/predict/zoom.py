@@ -98,7 +98,10 @@ class Zoom:
 
     def decode(self, prompts: PromptBatch, multimask: bool) -> list[Look]:
         """One look for each of the P prompts, which are in the frame of the photo's embedding."""
-        count = next(len(v) for v in (prompts.points_xy, prompts.boxes_xyxy, prompts.mask_logits) if v is not None)
+        kinds = [v for v in (prompts.points_xy, prompts.boxes_xyxy, prompts.mask_logits) if v is not None]
+        if not kinds:
+            return self._first(prompts, multimask)  # nothing to look closer at
+        count = len(kinds[0])
         each = [_rows(prompts, [i]) for i in range(count)]
         first: list[Look | None] = [None] * count
         if prompts.boxes_xyxy is None and prompts.mask_logits is None:
