@@ -8,10 +8,7 @@ import numpy as np
 
 
 def as_numpy(values: Any) -> np.ndarray:
-    """A tensor, on any device and of any floating type, or an array, as an array in main memory.
-
-    A tensor's values become float32.
-    """
+    """A tensor, on any device and of any floating type, or an array: float32 in main memory."""
     if hasattr(values, "detach"):
         values = values.detach().cpu().float().numpy()
-    return np.asarray(values)
+    return np.asarray(values, np.float32)

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from anymask.core.arrays import as_numpy
 from anymask.core.errors import InputError, MissingExtraError, OptionError, unknown_name
 from anymask.core.geometry import to_model_xy
 from anymask.core.types import Embedding, PromptBatch, Segmenter
@@ -77,8 +78,8 @@ def _grid_masks(segmenter: Segmenter, embedding: Embedding, points_per_side: int
     for start in range(0, len(points), 16):
         block = in_frame[start : start + 16]
         answer = segmenter.decode(embedding, PromptBatch(block, np.ones((len(block), 1), np.float32)), True)
-        logits.append(_numpy(answer.low_res).reshape(-1, *answer.low_res.shape[-2:]).astype(np.float16))
-        scores.append(_numpy(answer.predicted_iou).ravel())
+        logits.append(as_numpy(answer.low_res).reshape(-1, *answer.low_res.shape[-2:]).astype(np.float16))
+        scores.append(as_numpy(answer.predicted_iou).ravel())
     predicted = np.concatenate(scores)
     if not np.isfinite(predicted).all():
         raise InputError("the model answered with NaN or infinity; the weights or the precision are not usable.")
@@ -247,9 +248,3 @@ def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
     if not rows.size:
         return 0, 0, 0, 0
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
-def _numpy(values: Any) -> np.ndarray:
-    if hasattr(values, "detach"):
-        values = values.detach().cpu().float().numpy()
-    return np.asarray(values, np.float32)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from anymask.core.arrays import as_numpy
 from anymask.core.errors import InputError
 from anymask.core.types import Embedding, PromptBatch, Segmenter
 from anymask.evaluate.coco_data import load_photo, load_results, load_truth, part_of, photo_cases
@@ -135,13 +136,13 @@ def masks_of_boxes(
     """
     batch: PromptBatch = check_prompts(embedding.frame, (1, 1), box=boxes_xyxy).batch
     answer = segmenter.decode(embedding, batch, True)
-    low_res, predicted = _numpy(answer.low_res), _numpy(answer.predicted_iou)
+    low_res, predicted = as_numpy(answer.low_res), as_numpy(answer.predicted_iou)
     if not np.isfinite(predicted).all() or not np.isfinite(low_res).all():
         raise InputError("the model answered with NaN or infinity; the weights or the precision are not usable.")
     best = low_res[np.arange(len(low_res)), predicted.argmax(axis=1)]
     if refine:
         again = PromptBatch(None, None, batch.boxes_xyxy, best[:, None])
-        best = _numpy(segmenter.decode(embedding, again, False).low_res)[:, 0]
+        best = as_numpy(segmenter.decode(embedding, again, False).low_res)[:, 0]
     upscaler = PatchUpscaler(embedding.frame, (best.shape[1], best.shape[2]))
     masks = []
     for logits in best:
@@ -149,9 +150,3 @@ def masks_of_boxes(
         inside = patch.values > segmenter.mask_threshold
         masks.append(encode_patch(inside, patch.top, patch.left, embedding.frame.original_hw))
     return masks
-
-
-def _numpy(values: Any) -> np.ndarray:
-    if hasattr(values, "detach"):
-        values = values.detach().cpu().float().numpy()
-    return np.asarray(values, np.float32)

@@ -7,11 +7,11 @@ from typing import Annotated
 import numpy as np
 from fastapi import APIRouter, Path, Request, Response
 
+from anymask.core.arrays import as_numpy
 from anymask.core.errors import ImageError
 from anymask.server.routes_about import studio_of
 from anymask.server.schemas import Photo, problem_responses
 from anymask.server.sessions import Session
-from anymask.server.work import as_numpy
 
 router = APIRouter(tags=["photos"])
 PathId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$", description="from the upload")]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from anymask.core.arrays import as_numpy
 from anymask.core.geometry import Frame
 from anymask.core.images import read_image
 from anymask.core.masks import mask_to_logits
@@ -157,10 +158,3 @@ def low_res_hw(embedding: Embedding) -> tuple[int, int]:
     """Size of the logits: four times the embedding's cells."""
     h, w = (int(n) for n in embedding.features.shape[-2:])
     return 4 * h, 4 * w
-
-
-def as_numpy(values: Any) -> np.ndarray:
-    """A tensor or array as float32 in main memory."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu().float().numpy()
-    return np.asarray(values, dtype=np.float32)
