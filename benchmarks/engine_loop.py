@@ -1,12 +1,15 @@
 """What the data engine gains: the whole simulated loop on photos that the model has never seen, judged on others.
 
-    python benchmarks/engine_loop.py --photos ../shared/data/dev --work loop/ [--model lite]
+    python benchmarks/engine_loop.py --photos TRAIN --held-out DEV --work loop/ -- --photos 400,300,500 …
+    python benchmarks/engine_loop.py --photos DEV --work loop/ [--model lite]
 
-Each set of --photos is cut in two, in the order of its files, so that neighbouring frames of a video stay together: the
-second half is annotated (its masks are known to the simulated annotator alone), the first half judges. Then
-`anymask engine run` does stages 1, 2 and 3 with a retraining after each. The last lines are the goals: + 2 points of
-mIoU after one click, 15 % fewer clicks to 85 % IoU. `loop/loop-engine/gain.png` is the curve. The commands are printed;
-stop it any time, and the same line goes on. Words after `--` go to `anymask engine run`.
+With --held-out a young `lite` is trained from ImageNet's weights on the first fifth of each set of --photos (`--seed`,
+recipe `lite_young`); the rest is photos without masks, whose truth the simulated annotator alone knows. Without, each
+set of --photos is cut in two for a model that exists: the second half is annotated, the first judges. Sets are cut in
+the order of their files, so that neighbouring frames of a video stay together. Then `anymask engine run` does stages
+1, 2 and 3 with a retraining after each. The last lines are the goals: + 2 points of mIoU after one click, 15 % fewer
+clicks to 85 % IoU. `loop/loop-engine/gain.png` is the curve. The commands are printed; stop it any time, and the same
+line goes on. Words after `--` go to `anymask engine run`.
 """
 
 from __future__ import annotations
@@ -29,17 +32,26 @@ PLAN = """--stages 1,2,3 --photos 110,50,40 --max-masks 10 --move-on 90 --detect
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True, help="photos with masks, unknown to the model")
+    parser.add_argument("--held-out", type=Path, help="photos with masks that judge; then a young lite is trained")
+    parser.add_argument("--seed", type=float, default=0.2, help="share of --photos that the young lite is trained on")
     parser.add_argument("--work", type=Path, required=True, help="folder of the store, the runs and the curve")
-    parser.add_argument("--model", default="lite", help="a name or a weights file to start from")
+    parser.add_argument("--model", default="lite", help="a name or a weights file to start from, without --held-out")
     parser.add_argument("more", nargs="*", help="options of `anymask engine run`, after --")
     options = parser.parse_args()
     store = options.work / "loop.db"
+    judges, model = options.held_out or options.work / "held-out", options.model
     if not store.is_file():
         options.work.mkdir(parents=True, exist_ok=True)
-        halve(options.photos, options.work)
+        if options.held_out is None:
+            cut(options.photos, options.work / "held-out", options.work / "new", 0.5)
+        else:
+            cut(options.photos, options.work / "seed", options.work / "new", options.seed)
+            young = options.work / "young"
+            anymask("train", "--config", "lite_young", "--data", str(options.work / "seed"), "--out", str(young))
+            model = young / "model.safetensors"
         anymask("engine", "init", str(store))
-        anymask("engine", "models", str(store), "--serve", options.model)
-    places = ("--truth", str(options.work / "new"), "--held-out", str(options.work / "held-out"))
+        anymask("engine", "models", str(store), "--serve", str(model))
+    places = ("--truth", str(options.work / "new"), "--held-out", str(judges))
     anymask("engine", "run", str(store), "--simulate", *places, *shlex.split(PLAN), *options.more)
     points = json.loads((options.work / "loop-engine" / "gain.json").read_text())
     first, last = points[0]["score"], [point for point in points if point["is_promoted"]][-1]["score"]
@@ -53,18 +65,18 @@ def main() -> None:
               f"{after['clicks']:.2f}")  # fmt: skip
 
 
-def halve(place: Path, work: Path) -> None:
-    """Shards `held-out/<set>-000.tar` of the first half of each set, `new/<set>-000.tar` of the second."""
+def cut(place: Path, first: Path, rest: Path, share: float) -> None:
+    """Shards `<set>-000.tar` of the first `share` of each set in one folder, of the others in another."""
     sets: dict[str, list] = {}
     for photo in open_dataset(place):
         if photo.rles:
             sets.setdefault(photo.source, []).append(photo)
     for name, photos in sorted(sets.items()):
-        middle = (len(photos) + 1) // 2
-        for folder, part in (("held-out", photos[:middle]), ("new", photos[middle:])):
+        middle = round(len(photos) * share + 0.49)
+        for folder, part in ((first, photos[:middle]), (rest, photos[middle:])):
             if part:
-                num_masks = write_shard(part, work / folder / f"{name}-000.tar")
-                print(f"{folder}: {name}, {len(part)} photos, {num_masks} masks")
+                num_masks = write_shard(part, folder / f"{name}-000.tar")
+                print(f"{folder.name}: {name}, {len(part)} photos, {num_masks} masks")
 
 
 def anymask(*words: str) -> None:

@@ -3,22 +3,23 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { writeFileSync } from "node:fs";
-import { at, click, drag, idle, press, scene } from "./scenarios.mjs";
+import { at, click, drag, idle, painted, press, scene } from "./scenarios.mjs";
 
 export const deskScenarios = {};
 
 const PATIENCE = { timeout: 300_000 };
+/** Something is so, and the page shows it. */
+async function when(page, isSo) {
+  await page.waitForFunction(isSo, null, PATIENCE);
+  await painted(page);
+}
 const ready = (page) =>
-  page.waitForFunction(
-    () => {
-      const { desk, studio } = window.anymask;
-      return desk.sheet && !desk.isWaiting && studio.photo?.status === "ready" && desk.watch.runs;
-    },
-    null,
-    PATIENCE,
-  );
-const finished = (page) => page.waitForFunction(() => window.anymask.desk.isFinished, null, PATIENCE);
-const saved = (page) => page.waitForFunction(() => !window.anymask.desk.outbox.waiting, null, PATIENCE);
+  when(page, () => {
+    const { desk, studio } = window.anymask;
+    return desk.sheet && !desk.isWaiting && studio.photo?.status === "ready" && desk.watch.runs;
+  });
+const finished = (page) => when(page, () => window.anymask.desk.isFinished);
+const saved = (page) => when(page, () => !window.anymask.desk.outbox.waiting);
 const marks = (page) => page.evaluate(() => window.anymask.studio.scene.items.map((item) => item.mark ?? ""));
 
 /** Into a room, by its tab, under a name. */

@@ -22,7 +22,14 @@ export const scene = (page) =>
       selected,
     };
   });
-export const idle = (page) => page.waitForFunction(() => !window.anymask.studio.isBusy, null, { timeout: 400_000 });
+/** Buttons and counts show what is so: the page paints them on the frame after a change. */
+export const painted = (page) =>
+  page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
+/** All that was asked is done, and the page shows it. */
+export async function idle(page) {
+  await page.waitForFunction(() => !window.anymask.studio.isBusy, null, { timeout: 400_000 });
+  await painted(page);
+}
 const share = (page) =>
   page.evaluate(() => {
     const { draft } = window.anymask.studio.scene;
@@ -258,10 +265,10 @@ scenarios.gestures = async ({ page, url, photo, other }) => {
   assert.equal(await items(page), 2);
   await page.keyboard.press("v");
 
-  await page.keyboard.press("h");
+  await press(page, "h");
   assert.equal(await page.getAttribute("#hide-masks", "aria-pressed"), "true");
-  await page.keyboard.press("h");
-  await page.keyboard.press("d");
+  await press(page, "h");
+  await press(page, "d");
   assert.match(await page.textContent("#photo-place"), /2 of 2/);
   assert.equal(await items(page), 0);
   await page.keyboard.press("a");
