@@ -141,11 +141,15 @@ def test_every_prompt_kind(pair: tuple[Sam, OfficialSam], kind: str, multimask: 
             embedding, theirs.prompt_encoder.get_dense_pe(), sparse, dense, multimask
         )
         our_low, our_iou = ours.decode(embedding, points, boxes, masks, multimask)
-        prepared_low, _ = ours.decode(embedding, points, boxes, masks, multimask, ours.prepare(embedding))
+        prepared = ours.prepare(embedding)
+        prepared_low, _ = ours.decode(embedding, points, boxes, masks, multimask, prepared)
+        low_rank = ours.mask_decoder.low_rank(prepared)
+        low_rank_low, _ = ours.decode(embedding, points, boxes, masks, multimask, low_rank)
     assert relative_error(our_low, low) < 1e-4
     assert relative_error(our_iou, iou) < 1e-4
     assert ((our_low > 0) == (low > 0)).float().mean() >= 0.999
     assert relative_error(prepared_low, low) < 1e-4
+    assert relative_error(low_rank_low, low) < 1e-4
 
 
 def test_prompt_tokens_equal(pair: tuple[Sam, OfficialSam]) -> None:

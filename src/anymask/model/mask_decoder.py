@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from anymask.model.cells import CellBatch, CellList
 from anymask.model.layers import MLP, LayerNorm2d
+from anymask.model.low_rank import LowRankCells, LowRankImage, ThroughLinear, run_low_rank
 from anymask.model.smooth import smooth_logits
 from anymask.model.transformer import ImageTokens, TwoWayTransformer
 
@@ -78,9 +79,13 @@ class MaskDecoder(nn.Module):
         keys = _channels_last(image_embeddings) + _channels_last(dense).to(image_embeddings.dtype)  # (G, L, C)
         return self.transformer.prepare(keys, _channels_last(image_pe).to(keys.dtype))
 
+    def low_rank(self, image: ImageTokens) -> LowRankImage:
+        """The same image side for many prompts at a time, without gradients and on a CPU (`model.low_rank`)."""
+        return LowRankImage.of(self.transformer, image)
+
     def decode(
         self,
-        image: ImageTokens,
+        image: ImageTokens | LowRankImage,
         size_hw: tuple[int, int],
         sparse: Tensor,
         multimask_output: bool,
@@ -97,7 +102,7 @@ class MaskDecoder(nn.Module):
 
     def decode_chosen(
         self,
-        image: ImageTokens,
+        image: ImageTokens | LowRankImage,
         size_hw: tuple[int, int],
         sparse: Tensor,
         chosen: slice,
@@ -109,14 +114,17 @@ class MaskDecoder(nn.Module):
         tokens = torch.cat(
             [output_tokens.expand(sparse.shape[0], -1, -1), sparse.to(output_tokens.dtype)], dim=1
         )
-        tokens, cells = self.transformer(image, tokens, chosen)
+        cells: CellBatch | CellList | LowRankCells
+        if isinstance(image, ImageTokens):
+            tokens, cells = self.transformer(image, tokens, chosen)
+        else:
+            tokens, cells = run_low_rank(self.transformer, image, tokens, chosen)
         heads = list(self.output_hypernetworks_mlps)[chosen]
         hyper = torch.stack([mlp(tokens[:, 1 + i]) for i, mlp in enumerate(heads)], dim=1)  # (P, M, C/8)
         iou = self.iou_prediction_head(tokens[:, 0])[:, chosen]
-        if isinstance(cells, CellList):
+        if not isinstance(cells, CellBatch):
             wanted = [True] * len(iou) if min_iou is None else (iou > min_iou).any(dim=1).tolist()
             return self._masks_in_turn(cells, size_hw, hyper, wanted, inside_hw or size_hw), iou
-        assert isinstance(cells, CellBatch)
         if min_iou is None:
             return self._masks(cells.keys, size_hw, hyper), iou
         promising = (iou > min_iou).any(dim=1)
@@ -139,7 +147,7 @@ class MaskDecoder(nn.Module):
 
     def _masks_in_turn(
         self,
-        cells: CellList,
+        cells: CellList | LowRankCells,
         size_hw: tuple[int, int],
         hyper: Tensor,
         wanted: list[bool],
@@ -148,12 +156,21 @@ class MaskDecoder(nn.Module):
         """As `_masks`, in float32 and one prompt after the other: only `wanted` ones, only rows and columns inside."""
         (h, w), (rows, columns), (p, m, _) = size_hw, inside_hw, hyper.shape
         out = torch.full((p, m, 4 * h, 4 * w), 0.0 if inside_hw == size_hw else OUTSIDE)
+        inside: slice | Tensor = slice(0, rows * w)  # of the cells
+        if columns < w:
+            inside = torch.arange(h * w).view(h, w)[:rows, :columns].flatten()
+        weight, bias = self._centred_first_product()
+        through = None if isinstance(cells, CellList) else ThroughLinear(cells, weight, bias)
         for i, masks in enumerate(out[:, :, : 4 * rows, : 4 * columns]):
             if not wanted[i]:
                 masks.zero_()
                 continue
-            keys = cells.keys[i].view(h, w, -1)[:rows, :columns].reshape(rows * columns, -1)
-            logits = torch.mm(hyper[i], self._upscale(keys).t()).float()
+            if isinstance(cells, CellList):
+                x = F.linear(cells.keys[i][inside], weight, bias)
+            else:
+                assert through is not None
+                x = through.of(i, inside)
+            logits = torch.mm(hyper[i], self._finish(_scaled(self._split(x), self._norm)).t()).float()
             _into_image_order(logits, masks)
             if self.smooth:
                 masks.copy_(smooth_logits(masks.unsqueeze(0))[0])
@@ -161,12 +178,43 @@ class MaskDecoder(nn.Module):
 
     def _upscale(self, cells: Tensor) -> Tensor:
         """Cells (…, N, C) to (…, N·4·4, C/8)."""
-        up1, norm, _, up2, _ = self.output_upscaling
-        assert isinstance(up1, nn.ConvTranspose2d) and isinstance(up2, nn.ConvTranspose2d)
+        x, norm = self._split(F.linear(cells, *_as_linear(self._convs[0]))), self._norm
+        return self._finish(F.layer_norm(x, (x.shape[-1],), norm.weight, norm.bias, norm.eps))
+
+    def _centred_first_product(self) -> tuple[Tensor, Tensor]:
+        """The first transposed convolution, weight (C, C) and bias (C,), less the mean that the norm takes away."""
+        weight, bias = _as_linear(self._convs[0])
+        weight, bias = weight.view(4, -1, weight.shape[1]), bias.view(4, -1)
+        weight, bias = weight - weight.mean(dim=1, keepdim=True), bias - bias.mean(dim=1, keepdim=True)
+        return weight.flatten(0, 1), bias.flatten()
+
+    def _split(self, x: Tensor) -> Tensor:
+        """A cell's four places after the first product, (…, N, C) to (…, N·4, C/4), in (dy, dx) order."""
+        return x.reshape(*x.shape[:-2], -1, self._convs[0].out_channels)
+
+    def _finish(self, x: Tensor) -> Tensor:
+        """From the norm on: (…, N·4, C/4) to (…, N·4·4, C/8)."""
+        x = F.gelu(F.linear(F.gelu(x), *_as_linear(self._convs[1])))
+        return x.reshape(*x.shape[:-2], -1, self._convs[1].out_channels)
+
+    @property
+    def _convs(self) -> tuple[nn.ConvTranspose2d, nn.ConvTranspose2d]:
+        first, second = self.output_upscaling[0], self.output_upscaling[3]
+        assert isinstance(first, nn.ConvTranspose2d) and isinstance(second, nn.ConvTranspose2d)
+        return first, second
+
+    @property
+    def _norm(self) -> LayerNorm2d:
+        norm = self.output_upscaling[1]
         assert isinstance(norm, LayerNorm2d)
-        x = _transposed_conv(cells, up1)  # (…, N·4, C/4)
-        x = F.gelu(F.layer_norm(x, (x.shape[-1],), norm.weight, norm.bias, norm.eps))
-        return F.gelu(_transposed_conv(x, up2))
+        return norm
+
+
+def _scaled(x: Tensor, norm: LayerNorm2d) -> Tensor:
+    """The norm of rows (N, C) whose mean is zero, half the time of a layer norm; overwrites x."""
+    power = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32).square_()
+    rate = power.div_(x.shape[1]).add_(norm.eps).rsqrt_().to(x.dtype)
+    return torch.addcmul(norm.bias, x.mul_(rate), norm.weight)
 
 
 def _into_image_order(logits: Tensor, out: Tensor) -> None:
@@ -185,9 +233,7 @@ def _channels_last(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).flatten(1, 2).contiguous()
 
 
-def _transposed_conv(x: Tensor, conv: nn.ConvTranspose2d) -> Tensor:
-    """A kernel-2 stride-2 transposed convolution on cells (…, N, in): (…, N·4, out), the four in (dy, dx) order."""
-    weight = conv.weight.permute(2, 3, 1, 0).reshape(-1, conv.weight.shape[0])  # (4·out, in)
+def _as_linear(conv: nn.ConvTranspose2d) -> tuple[Tensor, Tensor]:
+    """A kernel-2 stride-2 transposed convolution on cells: weight (4·out, in) and bias (4·out,), in (dy, dx) order."""
     assert conv.bias is not None
-    y = F.linear(x, weight, conv.bias.repeat(4))
-    return y.reshape(*x.shape[:-2], -1, conv.weight.shape[1])
+    return conv.weight.permute(2, 3, 1, 0).reshape(-1, conv.in_channels), conv.bias.repeat(4)

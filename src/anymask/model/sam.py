@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from anymask.model.low_rank import LowRankImage
 from anymask.model.mask_decoder import MaskDecoder
 from anymask.model.prompt_encoder import PromptEncoder
 from anymask.model.transformer import ImageTokens
@@ -102,7 +103,7 @@ class Sam(nn.Module):
         boxes: Tensor | None,
         masks: Tensor | None,
         multimask_output: bool,
-        prepared: ImageTokens | None = None,
+        prepared: ImageTokens | LowRankImage | None = None,
         min_iou: float | None = None,
         inside_hw: tuple[int, int] | None = None,
     ) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,9 @@ Shapes: P prompts, T tokens, L = hÂ·w cells, C width, H heads, D head width, G â
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -238,7 +240,14 @@ class TwoWayTransformer(nn.Module):
                 k = tokens + token_pe
                 cells = to_token.shared_image_on_tokens(image.keys, shared.queries, image.pe, k, tokens, norm)
         assert cells is not None
+        last = cells
+        return self.last_tokens(tokens, token_pe, chosen, lambda attention, q: attention.tokens_on_cells(q, last)), last
+
+    def last_tokens(
+        self, tokens: Tensor, token_pe: Tensor, chosen: slice, attend: Callable[[Attention, Tensor], Tensor]
+    ) -> Tensor:
+        """The last attention of the wanted tokens on the cells, by `attend`: (P, 1 + M, C)."""
         wanted = [0, *range(1 + chosen.start, 1 + chosen.stop)]
         q, tokens = (tokens + token_pe)[:, wanted], tokens[:, wanted]
-        attended = self.final_attn_token_to_image.tokens_on_cells(q, cells)
-        return self.norm_final_attn(tokens + self.dropout(attended)), cells
+        attended = attend(self.final_attn_token_to_image, q)
+        return cast(Tensor, self.norm_final_attn(tokens + self.dropout(attended)))

@@ -66,9 +66,9 @@ class SamAutomaticMaskGenerator:
         preset "lite" does it unless this is False.
 
     Memory, whatever points_per_side and the photo's size: low-resolution logits of 16 points (13 MB at
-    256×256), one mask at the photo's size with its intermediate planes (about 25 bytes a pixel: 0.6 GB at 24
-    megapixels), about 64 MB of run lengths that NMS has yet to thin out, and 1 kB for each candidate that
-    passed the filters. Only "binary_mask" needs a plane for every record.
+    256×256), for each of torch's threads one mask at the photo's size with its intermediate planes (about 25 bytes a
+    pixel: 0.6 GB at 24 megapixels), about 64 MB of run lengths that NMS has yet to thin out, and 1 kB for each
+    candidate that passed the filters. Only "binary_mask" needs a plane for every record.
 
     Raises OptionError for options out of range.
     """

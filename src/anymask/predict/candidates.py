@@ -8,17 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from anymask.core.arrays import as_numpy
 from anymask.core.geometry import Frame, to_model_xy
 from anymask.core.rle import RLE
 from anymask.core.types import Embedding, PromptBatch, Segmenter
-from anymask.predict.coarse import coarser, promising
+from anymask.predict.coarse import coarser, promising, side_by_side
 from anymask.predict.crops import Crop
 from anymask.predict.filters import cut_off_by_crop, nms, stability
 from anymask.predict.focus import Focus
 from anymask.predict.options import AutomaticOptions
 from anymask.predict.patches import PackedMask, Patch, PatchUpscaler, box_of
 
-BLOCK = 16  # prompts whose low-resolution logits exist at once; more is not faster (docs/log.md)
+BLOCK = 16  # prompts whose low-resolution logits exist at once, in all threads; more is not faster (docs/log.md)
 HELD_BYTES = 64 * 2**20  # kept before masks that NMS will remove anyway are let go
 
 
@@ -61,7 +62,8 @@ class CropMasks:
     ) -> None:
         self._segmenter, self._embedding, self._crop, self._image_hw = segmenter, embedding, crop, image_hw
         self._options, self._focus = options, focus
-        self._block = min(BLOCK, options.points_per_batch)
+        num_threads = getattr(segmenter, "num_threads", 1)
+        self._block = min(max(1, BLOCK // num_threads), options.points_per_batch)
         self._upscaler: PatchUpscaler | None = None
 
     def find(
@@ -74,8 +76,9 @@ class CropMasks:
         """
         found: list[Candidate] = []
         limit = HELD_BYTES
-        for block, num_points in self._blocks(points_xy, should_stop, portion or len(points_xy)):
-            found += self._judge(block)
+        blocks = self._blocks(points_xy, should_stop, portion or len(points_xy))
+        for candidates, num_points in side_by_side(self._segmenter, self._judge_block, blocks):
+            found += candidates
             if sum(map(_num_bytes, found)) > limit:
                 found = self._let_go(found)
                 limit = 2 * max(HELD_BYTES, sum(map(_num_bytes, found)))
@@ -125,6 +128,10 @@ class CropMasks:
                 rle = kept[i].rle or self._mask(logits)
                 kept[i] = replace(kept[i], rle=rle, low_res=logits.copy() if keep_low_res else None)
         return kept
+
+    def _judge_block(self, block: tuple[np.ndarray, int]) -> tuple[list[Candidate], int]:
+        """As `_blocks` gives it, with the candidates in place of the points."""
+        return list(self._judge(block[0])), block[1]
 
     def _judge(self, points_xy: np.ndarray) -> Iterator[Candidate]:
         """Candidates of one block of points that pass every filter, in the order of the official code."""
@@ -210,7 +217,5 @@ def _num_bytes(candidate: Candidate) -> int:
 
 
 def _numpy(values: Any) -> np.ndarray:
-    """A tensor or array as float32 in main memory."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu().float().numpy()
-    return np.ascontiguousarray(values, dtype=np.float32)
+    """A tensor or array as float32 in main memory, contiguous."""
+    return np.ascontiguousarray(as_numpy(values), dtype=np.float32)

@@ -7,8 +7,9 @@ of their kind, go on. The model must have been trained on several numbers of cel
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import ceil
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from anymask.predict.filters import nms
 from anymask.predict.options import AutomaticOptions
 
 BLOCK = 16  # points decoded together
+T = TypeVar("T")
 MARGIN_IOU, MARGIN_STABILITY = 0.05, 0.1  # below the options' thresholds that still go on
 SAME_BOX_IOU = 0.8  # boxes of coarse masks that count as the same mask
 PER_MASK = 3  # points that go on for the same mask
@@ -28,6 +30,11 @@ def coarser(segmenter: Segmenter, embedding: Embedding) -> Embedding | None:
     """The embedding with half the cells a side; None where the segmenter has no way to use it."""
     halve = getattr(segmenter, "coarser", None)
     return None if halve is None else halve(embedding)
+
+
+def side_by_side(segmenter: Segmenter, work: Callable[[Any], T], items: Iterable[Any]) -> Iterable[T]:
+    """Results of `work`, which asks the segmenter, for each of the items: at once where the segmenter gains from it."""
+    return getattr(segmenter, "side_by_side", map)(work, items)
 
 
 def promising(
@@ -42,13 +49,15 @@ def promising(
     embedding: a coarse one. should_stop: called after each block with the number of its points.
     """
     boxes, scores, points = [], [], []
-    for start in range(0, len(points_xy), BLOCK):
-        block = points_xy[start : start + BLOCK]
-        passed, box, score = _look(segmenter, embedding, block, options)
+    starts = range(0, len(points_xy), BLOCK)
+    looks = side_by_side(
+        segmenter, lambda at: _look(segmenter, embedding, points_xy[at : at + BLOCK], options), starts
+    )
+    for start, (passed, box, score) in zip(starts, looks):
         boxes.append(box)
         scores.append(score)
         points.append(start + passed)
-        if should_stop(len(block)):
+        if should_stop(min(BLOCK, len(points_xy) - start)):
             break
     if not points:
         return points_xy

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from threading import Lock
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,13 +15,20 @@ from anymask.core.allocator import keep_freed_memory
 from anymask.core.geometry import Frame
 from anymask.core.images import resize_image
 from anymask.core.types import Embedding, MaskBatch, PromptBatch
+from anymask.model.cells import goes_in_turn
 from anymask.model.lite_encoder import LiteEncoder
+from anymask.model.low_rank import LowRankImage
 from anymask.model.sam import Sam
 from anymask.model.transformer import ImageTokens
+from anymask.predict.side_by_side import side_by_side
 
 PROMPTS_AT_ONCE = 16  # decoded together; more would not be faster, only larger (docs/log.md)
-
+FEWEST_AT_ONCE = 4  # in one thread; for fewer a part of its own is not worth it
+MANY_PROMPTS = 8  # on one image, from which its low-rank form pays (`model.low_rank`)
 CROP_SIDE = 384  # pixels that `lite` sees of a crop: as good as 512 for half of the work (docs/log.md)
+
+
+T = TypeVar("T")
 
 
 class TorchSegmenter:
@@ -32,6 +41,8 @@ class TorchSegmenter:
         if sam.device.type == "cpu":
             keep_freed_memory()
         self._prepared: tuple[Any, ImageTokens] | None = None  # of the latest embedding
+        self._low_rank: LowRankImage | None = None  # the same for many prompts
+        self._preparing = Lock()
 
     @property
     def low_res_hw(self) -> tuple[int, int]:
@@ -91,14 +102,14 @@ class TorchSegmenter:
         if prompts.points_xy is not None:
             points = (self._tensor(prompts.points_xy), self._tensor(prompts.labels))
         boxes, masks = self._tensor(prompts.boxes_xyxy), self._tensor(prompts.mask_logits)
-        prepared = self._prepare(features) if masks is None else None
         kinds = [points[0] if points else None, boxes, masks]
         total = max((len(k) for k in kinds if k is not None), default=1)
+        prepared = self._prepare(features, total) if masks is None else None
         inside_hw = self._inside_hw(embedding.frame, features) if prompts.inside_only else None
-        low_res, iou = [], []
-        for start in range(0, total, PROMPTS_AT_ONCE):
-            part = slice(start, start + PROMPTS_AT_ONCE)
-            logits, predicted = self.sam.decode(
+
+        @torch.no_grad()
+        def decode_part(part: slice) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.sam.decode(
                 features,
                 (points[0][part], points[1][part]) if points else None,
                 boxes[part] if boxes is not None else None,
@@ -108,17 +119,36 @@ class TorchSegmenter:
                 prompts.min_iou,
                 inside_hw,
             )
-            low_res.append(logits)
-            iou.append(predicted)
-        if len(low_res) == 1:
-            return MaskBatch(low_res[0], iou[0])
+
+        size = PROMPTS_AT_ONCE
+        if self.num_threads > 1:
+            size = min(size, max(FEWEST_AT_ONCE, -(-total // self.num_threads)))
+        answers = list(self.side_by_side(decode_part, [slice(i, i + size) for i in range(0, total, size)]))
+        if len(answers) == 1:
+            return MaskBatch(*answers[0])
+        low_res, iou = zip(*answers, strict=True)
         return MaskBatch(torch.cat(low_res), torch.cat(iou))
 
-    def _prepare(self, features: torch.Tensor) -> ImageTokens:
+    @property
+    def num_threads(self) -> int:
+        """Threads in which blocks of prompts gain from being decoded side by side."""
+        return torch.get_num_threads() if self.sam.device.type == "cpu" else 1
+
+    def side_by_side(self, work: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
+        """Results of `work`, which decodes, for each of the items, in their order."""
+        return side_by_side(work, items) if self.num_threads > 1 else map(work, items)
+
+    def _prepare(self, features: torch.Tensor, num_prompts: int) -> ImageTokens | LowRankImage:
         """The image side for prompts without masks, kept for the latest embedding."""
-        if self._prepared is None or self._prepared[0] is not features:
-            self._prepared = (features, self.sam.prepare(features))
-        return self._prepared[1]
+        with self._preparing:
+            if self._prepared is None or self._prepared[0] is not features:
+                self._prepared, self._low_rank = (features, self.sam.prepare(features)), None
+            tokens = self._prepared[1]
+            if num_prompts < MANY_PROMPTS or not goes_in_turn(tokens.keys):
+                return tokens
+            if self._low_rank is None:
+                self._low_rank = self.sam.mask_decoder.low_rank(tokens)
+            return self._low_rank
 
     def _inside_hw(self, frame: Frame, features: torch.Tensor) -> tuple[int, int]:
         """Rows and columns of cells whose logits reach the photo: those on it and one more for what is interpolated."""

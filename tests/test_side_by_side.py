@@ -1,0 +1,102 @@
+"""Blocks of prompts in threads: the order, the errors and torch's own threads stay as they are."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from anymask.core.types import PromptBatch
+from anymask.model.presets import build_sam
+from anymask.predict.segmenter import TorchSegmenter
+from anymask.predict.side_by_side import side_by_side
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_results_come_in_order_from_threads_of_one_torch_thread() -> None:
+    both = threading.Barrier(2, timeout=60)
+
+    def work(i: int) -> tuple[int, int, int]:
+        if i < 2:
+            both.wait()  # two at a time, or never
+        return i, threading.get_ident(), torch.get_num_threads()
+
+    found = list(side_by_side(work, range(9)))
+    assert [i for i, _, _ in found] == list(range(9))
+    assert threading.get_ident() not in {thread for _, thread, _ in found}
+    assert {size for _, _, size in found} == {1}
+    assert torch.get_num_threads() == 2
+    started_later: list[int] = []
+    thread = threading.Thread(target=lambda: started_later.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert started_later == [2]
+
+
+def test_inside_of_work_it_is_a_plain_map() -> None:
+    def work(i: int) -> list[bool]:
+        here = threading.get_ident()
+        return list(side_by_side(lambda _: threading.get_ident() == here, range(i)))
+
+    assert list(side_by_side(work, range(4))) == [[True] * i for i in range(4)]
+
+
+def test_no_further_ahead_than_one_more_than_threads_and_errors_arrive() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for i in range(100):
+            taken.append(i)
+            yield i
+
+    def work(i: int) -> int:
+        if i == 5:
+            raise ValueError("five")
+        return i
+
+    results = side_by_side(work, items())
+    assert next(results) == 0 and len(taken) == 3
+    with pytest.raises(ValueError, match="five"):
+        list(results)
+    assert len(taken) <= 8
+
+
+def test_many_prompts_answer_as_one_by_one() -> None:
+    torch.manual_seed(0)
+    segmenter = TorchSegmenter(build_sam("vit_b", image_size=128).eval())
+    embedding = segmenter.encode([np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8)])[0]
+    xy = np.random.default_rng(1).random((21, 1, 2)).astype(np.float32) * 96
+    labels = np.ones((21, 1))
+    together = segmenter.decode(embedding, PromptBatch(xy, labels), True)
+    for i in range(21):
+        alone = segmenter.decode(embedding, PromptBatch(xy[i : i + 1], labels[i : i + 1]), True)
+        torch.testing.assert_close(together.low_res[i : i + 1], alone.low_res, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(together.predicted_iou[i : i + 1], alone.predicted_iou, rtol=1e-4, atol=1e-4)
+
+
+def test_a_forked_process_has_a_team_of_its_own() -> None:
+    code = """
+import os, torch
+from anymask.predict.side_by_side import side_by_side
+torch.set_num_threads(2)
+print(list(side_by_side(abs, [-1, -2])), flush=True)
+child = os.fork()
+if child == 0:
+    print(list(side_by_side(abs, [-3, -4])), flush=True)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split("\n")[:2] == ["[1, 2]", "[3, 4]"], done.stdout + done.stderr
