@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
 import subprocess
 import sys
@@ -72,7 +73,7 @@ def cut(place: Path, first: Path, rest: Path, share: float) -> None:
         if photo.rles:
             sets.setdefault(photo.source, []).append(photo)
     for name, photos in sorted(sets.items()):
-        middle = round(len(photos) * share + 0.49)
+        middle = math.ceil(round(len(photos) * share, 6))
         for folder, part in ((first, photos[:middle]), (rest, photos[middle:])):
             if part:
                 num_masks = write_shard(part, folder / f"{name}-000.tar")

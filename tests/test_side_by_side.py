@@ -14,7 +14,7 @@ import torch
 from anymask.core.types import PromptBatch
 from anymask.model.presets import build_sam
 from anymask.predict.segmenter import TorchSegmenter
-from anymask.predict.side_by_side import side_by_side
+from anymask.predict.side_by_side import in_threads
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def test_results_come_in_order_from_threads_of_one_torch_thread() -> None:
             both.wait()  # two at a time, or never
         return i, threading.get_ident(), torch.get_num_threads()
 
-    found = list(side_by_side(work, range(9)))
+    found = list(in_threads(work, range(9)))
     assert [i for i, _, _ in found] == list(range(9))
     assert threading.get_ident() not in {thread for _, thread, _ in found}
     assert {size for _, _, size in found} == {1}
@@ -48,9 +48,9 @@ def test_results_come_in_order_from_threads_of_one_torch_thread() -> None:
 def test_inside_of_work_it_is_a_plain_map() -> None:
     def work(i: int) -> list[bool]:
         here = threading.get_ident()
-        return list(side_by_side(lambda _: threading.get_ident() == here, range(i)))
+        return list(in_threads(lambda _: threading.get_ident() == here, range(i)))
 
-    assert list(side_by_side(work, range(4))) == [[True] * i for i in range(4)]
+    assert list(in_threads(work, range(4))) == [[True] * i for i in range(4)]
 
 
 def test_no_further_ahead_than_one_more_than_threads_and_errors_arrive() -> None:
@@ -66,7 +66,7 @@ def test_no_further_ahead_than_one_more_than_threads_and_errors_arrive() -> None
             raise ValueError("five")
         return i
 
-    results = side_by_side(work, items())
+    results = in_threads(work, items())
     assert next(results) == 0 and len(taken) == 3
     with pytest.raises(ValueError, match="five"):
         list(results)
@@ -89,12 +89,12 @@ def test_many_prompts_answer_as_one_by_one() -> None:
 def test_a_forked_process_has_a_team_of_its_own() -> None:
     code = """
 import os, torch
-from anymask.predict.side_by_side import side_by_side
+from anymask.predict.side_by_side import in_threads
 torch.set_num_threads(2)
-print(list(side_by_side(abs, [-1, -2])), flush=True)
+print(list(in_threads(abs, [-1, -2])), flush=True)
 child = os.fork()
 if child == 0:
-    print(list(side_by_side(abs, [-3, -4])), flush=True)
+    print(list(in_threads(abs, [-3, -4])), flush=True)
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
 """

@@ -8,8 +8,8 @@ and E have mean zero over the channels; what they divide by follows from
 
     |s·e + wᵀE|²  =  s²·|e|² + 2·s·Σ w·(E·e) + Σ w·(E Eᵀ w)
 
-The numbers are those of `cells.CellList`, in half of its arithmetic and a third of its passes over memory; but an
-image has to be prepared, which costs as much as three prompts save (docs/log.md).
+The numbers are those of `cells.CellList`, in about half of its arithmetic and with fewer passes over memory; but an
+image has to be prepared, which costs as much as seven prompts save (docs/log.md).
 
 Shapes: P prompts, T tokens, L cells, C width, H heads of width D, R rows.
 """
@@ -150,8 +150,8 @@ def _asking(attention: Attention, gained: Tensor, pe: Tensor) -> Asking:
 class LowRankCells:
     """The cells of P prompts: x = s·e + wᵀE before a norm, and after it rate·x·weight + bias.
 
-    w: (P, R, L), of which the first `num_rows` are there. s, rate: (P, L). values: (P, R, C), E; after the norm times
-    its weight.
+    w: (P, R, L), of which the first `num_rows` are there. scale (s), rate: (P, L). values (E): (P, R, C); after the
+    norm times its weight. All in the type of the image.
     """
 
     def __init__(self, image: LowRankImage, num_prompts: int, num_tokens: int) -> None:
@@ -275,7 +275,7 @@ class ThroughLinear:
 def run_low_rank(
     transformer: TwoWayTransformer, image: LowRankImage, point_embedding: Tensor, chosen: slice
 ) -> tuple[Tensor, LowRankCells]:
-    """As `TwoWayTransformer.forward`."""
+    """As `TwoWayTransformer.forward`: tokens (P, 1 + M, C) and cells after all layers; point_embedding: (P, T, C)."""
     tokens = token_pe = point_embedding
     cells = LowRankCells(image, *point_embedding.shape[:2])
     for i, layer in enumerate(_layers(transformer)):

@@ -12,12 +12,13 @@ from anymask.core.arrays import as_numpy
 from anymask.core.geometry import Frame, to_model_xy
 from anymask.core.rle import RLE
 from anymask.core.types import Embedding, PromptBatch, Segmenter
-from anymask.predict.coarse import coarser, promising, side_by_side
+from anymask.predict.coarse import coarser, promising
 from anymask.predict.crops import Crop
 from anymask.predict.filters import cut_off_by_crop, nms, stability
 from anymask.predict.focus import Focus
 from anymask.predict.options import AutomaticOptions
 from anymask.predict.patches import PackedMask, Patch, PatchUpscaler, box_of
+from anymask.predict.side_by_side import side_by_side
 
 BLOCK = 16  # prompts whose low-resolution logits exist at once, in all threads; more is not faster (docs/log.md)
 HELD_BYTES = 64 * 2**20  # kept before masks that NMS will remove anyway are let go

@@ -7,9 +7,8 @@ of their kind, go on. The model must have been trained on several numbers of cel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from math import ceil
-from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,9 +17,9 @@ from anymask.core.geometry import to_model_xy
 from anymask.core.types import Embedding, PromptBatch, Segmenter
 from anymask.predict.filters import nms
 from anymask.predict.options import AutomaticOptions
+from anymask.predict.side_by_side import side_by_side
 
 BLOCK = 16  # points decoded together
-T = TypeVar("T")
 MARGIN_IOU, MARGIN_STABILITY = 0.05, 0.1  # below the options' thresholds that still go on
 SAME_BOX_IOU = 0.8  # boxes of coarse masks that count as the same mask
 PER_MASK = 3  # points that go on for the same mask
@@ -30,11 +29,6 @@ def coarser(segmenter: Segmenter, embedding: Embedding) -> Embedding | None:
     """The embedding with half the cells a side; None where the segmenter has no way to use it."""
     halve = getattr(segmenter, "coarser", None)
     return None if halve is None else halve(embedding)
-
-
-def side_by_side(segmenter: Segmenter, work: Callable[[Any], T], items: Iterable[Any]) -> Iterable[T]:
-    """Results of `work`, which asks the segmenter, for each of the items: at once where the segmenter gains from it."""
-    return getattr(segmenter, "side_by_side", map)(work, items)
 
 
 def promising(

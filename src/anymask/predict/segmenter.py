@@ -20,7 +20,7 @@ from anymask.model.lite_encoder import LiteEncoder
 from anymask.model.low_rank import LowRankImage
 from anymask.model.sam import Sam
 from anymask.model.transformer import ImageTokens
-from anymask.predict.side_by_side import side_by_side
+from anymask.predict.side_by_side import in_threads
 
 PROMPTS_AT_ONCE = 16  # decoded together; more would not be faster, only larger (docs/log.md)
 FEWEST_AT_ONCE = 4  # in one thread; for fewer a part of its own is not worth it
@@ -136,7 +136,7 @@ class TorchSegmenter:
 
     def side_by_side(self, work: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
         """Results of `work`, which decodes, for each of the items, in their order."""
-        return side_by_side(work, items) if self.num_threads > 1 else map(work, items)
+        return in_threads(work, items) if self.num_threads > 1 else map(work, items)
 
     def _prepare(self, features: torch.Tensor, num_prompts: int) -> ImageTokens | LowRankImage:
         """The image side for prompts without masks, kept for the latest embedding."""
