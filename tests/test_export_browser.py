@@ -66,7 +66,8 @@ def test_thin_decoder_is_the_models(depth: int, kind: str, masked: bool) -> None
         want = want_masks[wanted][:, *seen] if rows < 8 else want_masks[wanted]
         got = masks[:, *seen] if rows < 8 else masks
         assert (got - want).abs().max() < TANH * want.std()
-        torch.testing.assert_close(iou, want_iou[wanted], atol=1e-4, rtol=1e-4)
+        rated = sam.mask_decoder.rated(masks, want_iou[wanted])
+        torch.testing.assert_close(iou, rated, atol=1e-4, rtol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -105,4 +106,5 @@ def test_the_pages_graphs_are_the_models(graphs: dict[str, onnxruntime.Inference
         )
         want_masks, want_iou = (found[[0, 2]] for found in expected(sam, embedding, coords, labels, mask))
         assert np.abs(masks - want_masks.numpy()).max() < TANH * want_masks.std()
-        assert iou == pytest.approx(want_iou.numpy(), abs=1e-4)
+        rated = sam.mask_decoder.rated(torch.from_numpy(masks), want_iou)  # a pixel near a threshold may change sides
+        assert iou == pytest.approx(rated.numpy(), abs=1e-4)

@@ -223,7 +223,8 @@ class Official(torch.nn.Module):
 def test_decoder_file_equals_the_official_export(sam: Sam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from segment_anything.utils.onnx import SamOnnxModel
 
-    monkeypatch.setattr(sam.mask_decoder, "smooth", False)  # as in every model that the official code knows
+    for extra in ("smooth", "rates_stability"):  # no model that the official code knows has them
+        monkeypatch.setattr(sam.mask_decoder, extra, False)
     peer = SamOnnxModel(Official(sam).eval(), False, return_extra_metrics=True)  # type: ignore[arg-type]
     path = tmp_path / "decoder.onnx"
     artefacts.export_decoder(sam, "lite", path, DecoderOptions(return_extra_metrics=True))

@@ -112,6 +112,7 @@ def test_hits_are_counted_beside_the_baselines(pair: Path, tmp_path: Path) -> No
     assert done.exit_code == 0, done.output
     found = json.loads(out.read_text())
     assert found["all"]["words"] == 2 and found["all"]["first"] == 100 and found["all"]["largest"] == 0
+    assert found["several"] == found["all"]  # the photo shows things of two names
     assert found["all"]["ratio"] is None and found["data"]["text"] == "offline" and "Text to mask" in done.output
     task = TextToMask([pair / "pair.json"], protocol=TextProtocol(candidates="truth"))
     (case,) = task.cases()

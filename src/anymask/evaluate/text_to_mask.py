@@ -97,9 +97,14 @@ class TextToMask(Task):
         return {"words": answers, "quality": float(np.mean([a["first"] for a in answers.values()]))}
 
     def summarise(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Hit rates in percent over words of photos, for each set and for all; `ratio` to the better baseline."""
+        """Hit rates in percent over words of photos, for each set and for all; `ratio` to the better baseline.
+
+        several: over the photos that show things of two names or more. Where there is one, any mask is right.
+        """
         groups = {source: [r for r in rows if r["source"] == source] for source in sorted({r["source"] for r in rows})}
-        return {"sets": {s: self._rates(of) for s, of in groups.items()}, "all": self._rates(rows)}
+        found = {"sets": {s: self._rates(of) for s, of in groups.items()}, "all": self._rates(rows)}
+        several = [row for row in rows if len(row["words"]) > 1]
+        return {**found, "several": self._rates(several)} if several else found
 
     def _rates(self, rows: list[dict[str, Any]]) -> dict[str, float | None]:
         answers = [answer for row in rows for answer in row["words"].values()]
@@ -116,7 +121,9 @@ class TextToMask(Task):
         """Hit rates beside the baselines."""
         keys = ("first", "largest", "most_confident", "best", "ratio", "miou", "words", "photos")
         rows = [(name, *(numbers[k] for k in keys)) for name, numbers in summary["sets"].items()]
-        rows.append(("all", *(summary["all"][k] for k in keys)))
+        for key, name in (("all", "all"), ("several", "photos of 2 names or more")):
+            if key in summary:
+                rows.append((name, *(summary[key][k] for k in keys)))
         note = (
             f"Text by {self.text.name}; {self.protocol.candidates} masks. Hits in % (IoU ≥ {self.protocol.hit_iou:g} "
             "with an object of that name): of the first mask for the word, of the largest and of the most confident "

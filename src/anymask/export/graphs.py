@@ -99,7 +99,9 @@ class Decode(nn.Module):
             at = torch.minimum(torch.arange(point_coords.shape[0]), last)  # one mask for all, or one each
             dense = dense[at]
             tokens = ImageTokens(tokens.keys + dense, tokens.pe, None)
-        return decoder.decode_chosen(tokens, encoder.image_embedding_size, sparse, slice(0, decoder.num_mask_tokens))
+        every = slice(0, decoder.num_mask_tokens)
+        masks, iou = decoder.decode_chosen(tokens, encoder.image_embedding_size, sparse, every)
+        return masks, decoder.rated(masks, iou)
 
     def _image_tokens(self, image: Tensor | list[Tensor]) -> ImageTokens:
         """The image side; with a mask prompt the first layer's projections of it are of no use."""

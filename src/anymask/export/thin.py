@@ -128,7 +128,8 @@ class ThinDecode(nn.Module):
         heads = torch.stack([mlp(tokens[0, 1:]) for mlp in decoder.output_hypernetworks_mlps])  # (4, M, C/8)
         hyper = heads.gather(0, wanted.reshape(1, -1, 1).expand(1, -1, heads.shape[2]))[0]
         iou = decoder.iou_prediction_head(tokens[:, 0])[0].index_select(0, wanted)
-        return _upscaled(self.sam, seen.crop(h, w, r, c), hyper, r, c), iou
+        masks = _upscaled(self.sam, seen.crop(h, w, r, c), hyper, r, c)
+        return masks, decoder.rated(masks, iou)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from anymask.model import rating
 from anymask.model.cells import CellBatch, CellList
 from anymask.model.layers import MLP, LayerNorm2d
 from anymask.model.low_rank import LowRankCells, LowRankImage, ThroughLinear, run_low_rank
@@ -30,10 +31,13 @@ class MaskDecoder(nn.Module):
         iou_head_depth: int = 3,
         iou_head_hidden_dim: int = 256,
         smooth: bool = False,
+        rates_stability: bool = False,
     ) -> None:
-        """smooth: low-pass the logits (`model.smooth`); no model of the paper does, `lite` does."""
+        """smooth: low-pass the logits (`model.smooth`). rates_stability: predicted IoU regards the masks as well
+        (`rated`). No model of the paper does either, `lite` does both.
+        """
         super().__init__()
-        self.smooth = smooth
+        self.smooth, self.rates_stability = smooth, rates_stability
         self.transformer_dim = transformer_dim
         self.transformer = transformer
         self.num_multimask_outputs = num_multimask_outputs
@@ -78,6 +82,10 @@ class MaskDecoder(nn.Module):
             dense = dense[:1]  # one embedding, expanded over the prompts
         keys = _channels_last(image_embeddings) + _channels_last(dense).to(image_embeddings.dtype)  # (G, L, C)
         return self.transformer.prepare(keys, _channels_last(image_pe).to(keys.dtype))
+
+    def rated(self, masks: Tensor, iou: Tensor) -> Tensor:
+        """What is given to users as predicted IoU (P, M) of masks (P, M, 4h, 4w); `iou` is what the head says."""
+        return rating.rated(masks, iou) if self.rates_stability else iou
 
     def low_rank(self, image: ImageTokens) -> LowRankImage:
         """The same image side for many prompts at a time, without gradients and on a CPU (`model.low_rank`)."""

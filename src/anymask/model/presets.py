@@ -63,11 +63,14 @@ def build_sam(
         )
     else:
         raise unknown_name("model", name, [*MODEL_NAMES, "default"])
-    return sam_around(encoder, decoder_depth=decoder_depth, dropout=dropout, smooth=name == "lite").eval()
+    return sam_around(encoder, decoder_depth, dropout, is_lite=name == "lite").eval()
 
 
-def sam_around(encoder: nn.Module, decoder_depth: int = 2, dropout: float = 0.0, smooth: bool = False) -> Sam:
-    """SAM's prompt encoder and mask decoder around any encoder with `img_size`, `stride` and 256 output channels."""
+def sam_around(encoder: nn.Module, decoder_depth: int = 2, dropout: float = 0.0, is_lite: bool = False) -> Sam:
+    """SAM's prompt encoder and mask decoder around any encoder with `img_size`, `stride` and 256 output channels.
+
+    is_lite: with what `lite` adds to the paper's decoder (`MaskDecoder`), all of it without weights.
+    """
     side, stride = int(encoder.img_size), int(encoder.stride)  # type: ignore[arg-type]
     cells = side // stride
     return Sam(
@@ -76,6 +79,7 @@ def sam_around(encoder: nn.Module, decoder_depth: int = 2, dropout: float = 0.0,
         MaskDecoder(
             transformer_dim=PROMPT_DIM,
             transformer=TwoWayTransformer(decoder_depth, PROMPT_DIM, 8, 2048, dropout=dropout),
-            smooth=smooth,
+            smooth=is_lite,
+            rates_stability=is_lite,
         ),
     )

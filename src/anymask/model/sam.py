@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from anymask.model.low_rank import LowRankImage
 from anymask.model.mask_decoder import MaskDecoder
 from anymask.model.prompt_encoder import PromptEncoder
+from anymask.model.rating import least_head
 from anymask.model.transformer import ImageTokens
 from anymask.model.upscale import upscale_logits
 
@@ -119,8 +120,12 @@ class Sam(nn.Module):
         if masks is not None or prepared is None:
             dense_pe = self.prompt_encoder.get_dense_pe()
             prepared = self.mask_decoder.prepare(embedding, dense_pe, dense.to(embedding.dtype))
-        low_res, iou = self.mask_decoder.decode(prepared, size_hw, sparse, multimask_output, min_iou, inside_hw)
-        return low_res.float(), iou.float()
+        decoder = self.mask_decoder
+        if min_iou is not None and decoder.rates_stability:
+            min_iou = least_head(min_iou)
+        low_res, iou = decoder.decode(prepared, size_hw, sparse, multimask_output, min_iou, inside_hw)
+        low_res = low_res.float()
+        return low_res, decoder.rated(low_res, iou.float())
 
     @torch.no_grad()
     def forward(

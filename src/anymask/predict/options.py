@@ -23,7 +23,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # lite predicts lower IoUs and flatter logits than the official models; theirs would leave nothing
     "lite": {
-        "pred_iou_thresh": 0.4,
+        "pred_iou_thresh": 0.54,
         "stability_score_thresh": 0.7,
         "stability_score_offset": 0.25,
         "coarse_first": True,

@@ -54,4 +54,5 @@ def decode_text(
     )
     multimask = text.shape[1] == 1 and previous is None
     low_res, iou = sam.mask_decoder(features, encoder.get_dense_pe(), text, dense.to(features.dtype), multimask)
-    return MaskBatch(low_res.float(), iou.float())
+    low_res = low_res.float()
+    return MaskBatch(low_res, sam.mask_decoder.rated(low_res, iou.float()))
