@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anymask.core.errors import ImageError
-from anymask.model.layers import LayerNorm2d, runs_eagerly_on_cpu
+from anymask.model.layers import DepthwiseConv2d, LayerNorm2d, runs_eagerly_on_cpu
 
 
 class Stage(NamedTuple):
@@ -46,9 +46,7 @@ class InvertedResidual(nn.Module):
         hidden = inp * stage.expand
         self.residual = stride == 1 and inp == stage.channels
         self.expand = nn.Conv2d(inp, hidden, 1) if stage.expand != 1 else nn.Identity()
-        self.depthwise = nn.Conv2d(
-            hidden, hidden, stage.kernel, stride, stage.kernel // 2, groups=hidden
-        )
+        self.depthwise = DepthwiseConv2d(hidden, stage.kernel, stride)
         self.project = nn.Conv2d(hidden, stage.channels, 1)
         self.expands = stage.expand != 1
 
@@ -87,7 +85,7 @@ class ConvBlock(nn.Module):
 
     def __init__(self, channels: int, expand: int = 2, kernel: int = 7) -> None:
         super().__init__()
-        self.spatial = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)
+        self.spatial = DepthwiseConv2d(channels, kernel)
         self.norm = LayerNorm2d(channels)
         self.lin1 = nn.Conv2d(channels, channels * expand, 1)
         self.lin2 = nn.Conv2d(channels * expand, channels, 1)

@@ -123,6 +123,8 @@ class PromptEncoder(nn.Module):
             if isinstance(layer, nn.Conv2d):
                 x = _patch_conv(x, layer)
             elif isinstance(layer, LayerNorm2d):
+                if torch.is_grad_enabled():
+                    x = x.to(layer.weight.dtype)  # backward over few channels is slow in bf16
                 x = F.layer_norm(x, (x.shape[-1],), layer.weight, layer.bias, layer.eps)
             else:
                 x = layer(x)

@@ -43,8 +43,10 @@ def no_prompts(masks: Tensor) -> Prompts:
 
 def sample_pixels(regions: Tensor) -> Tensor:
     """One pixel (x, y), integer, uniformly from each region (P, H, W) bool; every region must have one."""
-    flat = regions.flatten(1).float()
-    at = torch.multinomial(flat, 1)[:, 0]
+    seen = regions.flatten(1).cumsum(dim=1, dtype=torch.int32)
+    count = seen[:, -1:]
+    rank = (torch.rand_like(count, dtype=torch.float64) * count).int() + 1  # 1 … count
+    at = torch.searchsorted(seen, rank)[:, 0]
     width = regions.shape[-1]
     return torch.stack([at % width, at // width], dim=-1)
 
