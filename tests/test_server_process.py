@@ -18,6 +18,10 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from test_text_clip import write_clip
+
+from anymask.core import rle
+from anymask.text.embedders import OfflineEmbedder
 
 NO_APP = "import anymask.server.pages as p, pathlib; p.has_app.__defaults__ = (pathlib.Path('/nowhere'),)"
 COMMAND = (
@@ -140,6 +144,63 @@ def test_a_taken_port_is_told(tmp_path: Path) -> None:
         process = start("--port", str(taken.getsockname()[1]), home=tmp_path)
         _, error = process.communicate(timeout=120)
     assert process.returncode == 2 and "Choose another --port" in error
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_an_exported_model_serves_as_well(runtime: str, server: str, tmp_path: Path) -> None:
+    pytest.importorskip("openvino" if runtime == "openvino" else "onnxruntime")
+    image = np.zeros((90, 120, 3), np.uint8)
+    image[20:70, 30:80] = 230, 60, 40
+    Image.fromarray(image).save(tmp_path / "disc.png")
+    process = start("--runtime", runtime, home=tmp_path / "home")
+    try:
+        assert process.stdout is not None
+        found = re.search(r"open (http://127\.0\.0\.1:\d+)/ ", line := process.stdout.readline())
+        assert found, line
+        masks = []
+        for place in (found[1], server):
+            upload = httpx.post(f"{place}/api/images", content=(tmp_path / "disc.png").read_bytes(), timeout=300)
+            body = {"prompts": [{"points": [[55, 45]], "labels": [1]}, {"box": [28, 18, 82, 72]}]}
+            answer = httpx.post(f"{place}/api/images/{upload.json()['id']}/predict", json=body, timeout=300)
+            assert answer.status_code == 200, answer.text
+            best = [found["candidates"][0]["segmentation"] for found in answer.json()["objects"]]
+            masks.append([rle.decode_one(one) for one in best])
+        for theirs, ours in zip(*masks, strict=True):
+            assert (theirs & ours).sum() >= 0.97 * (theirs | ours).sum() > 1000
+    finally:
+        assert end(process) in (0, -signal.SIGTERM)
+
+
+def test_a_clip_ranks_by_its_own_similarity(tmp_path: Path) -> None:
+    (tmp_path / "clip").mkdir()
+    process = start("--text-model", str(write_clip(tmp_path / "clip")), home=tmp_path / "home")
+    try:
+        assert process.stdout is not None
+        found = re.search(r"open (http://127\.0\.0\.1:\d+)/ ", line := process.stdout.readline())
+        assert found, line
+        assert httpx.get(f"{found[1]}/api/model").json()["words"] is True
+        photo_id = httpx.post(f"{found[1]}/api/images", content=photo(tmp_path), timeout=120).json()["id"]
+        body = {"prompts": [{"points": [[60, 45]], "labels": [1], "text": "a ball"}]}
+        answer = httpx.post(f"{found[1]}/api/images/{photo_id}/predict", json=body, timeout=120).json()
+        similarities = [mask["text_similarity"] for mask in answer["objects"][0]["candidates"]]
+        assert len(similarities) == 3 and similarities == sorted(similarities, reverse=True)
+        offline = OfflineEmbedder().similarities(*masks_of(answer, tmp_path), ["a ball"])[0]
+        assert not np.allclose(similarities, offline, atol=1e-3)
+    finally:
+        assert end(process) in (0, -signal.SIGTERM)
+
+
+def masks_of(answer: dict, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The photo and the candidates of the first object."""
+    best = [mask["segmentation"] for mask in answer["objects"][0]["candidates"]]
+    return np.asarray(Image.open(folder / "photo.png")), np.stack([rle.decode_one(one) for one in best])
+
+
+def test_a_folder_without_a_clip_is_refused_at_once(tmp_path: Path) -> None:
+    process = start("--text-model", str(tmp_path / "nowhere"), home=tmp_path / "home")
+    _, complaint = process.communicate(timeout=120)
+    assert process.returncode == 2 and "--text-model is `offline` or a folder" in complaint, complaint
+    assert "Traceback" not in complaint
 
 
 def test_answers_are_as_described(server: str, tmp_path: Path) -> None:

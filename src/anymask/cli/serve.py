@@ -36,6 +36,7 @@ def serve(
     cache_mb: Annotated[int, typer.Option(help="Memory for embeddings; 2 to 4 MB a photo.")] = 512,
     max_megapixels: Annotated[int, typer.Option(help="Larger uploads are refused before they are decoded.")] = 64,
     max_upload_mb: Annotated[int, typer.Option(help="The same in bytes of the file.")] = 64,
+    text_model: Annotated[str, typer.Option(help="`offline`, or a folder with a CLIP of open_clip.")] = "offline",
     label_studio: Annotated[
         str | None, typer.Option(help="Address of a Label Studio whose photos may be fetched, for /label-studio.")
     ] = None,
@@ -77,6 +78,7 @@ def serve(
     from anymask.server.pages import has_app
     from anymask.server.settings import Settings, is_loopback
     from anymask.server.studio import BrowserModel
+    from anymask.text.choice import TextChoice
 
     if not 0 <= port <= 65535:
         raise OptionError(f"--port must be 0 … 65535, got {port}.")
@@ -105,6 +107,9 @@ def serve(
         version = serving_version(served.store, served.id)
         served = replace(served, serving_id=version.id if version else None)
     model = model or "lite"
+    text = TextChoice(text_model)
+    if text.is_clip:
+        text.embedder  # noqa: B018 — what is wrong with the folder is said now, not to the first who asks
     study = None
     if ratings is not None:
         from anymask.evaluate.human_study import open_study
@@ -140,6 +145,7 @@ def serve(
         project=served,
         study=study,
         load_version=load_version if follows else None,
+        text=text,
     )
     address = _address(host, listening.getsockname()[1], token)
     print(f"anymask: open {address}   (Ctrl+C stops)", flush=True)

@@ -26,6 +26,7 @@ from anymask.server.pages import HOW_TO_BUILD, STATIC, has_app
 from anymask.server.sessions import UnknownPhotoError
 from anymask.server.settings import Settings
 from anymask.server.studio import BrowserModel, Studio
+from anymask.text.choice import TextChoice
 
 if TYPE_CHECKING:
     from anymask.evaluate.human_study import RatingStudy
@@ -42,16 +43,18 @@ def create_app(
     project: Project | None = None,
     study: RatingStudy | None = None,
     load_version: Load | None = None,
+    text: TextChoice | None = None,
     static: Path = STATIC,
 ) -> FastAPI:
     """The app at `/`, the API at `/api`, its description at `/openapi.json`.
 
     segmenter: the model, used by one thread at a time. name: its name. browser: the model's graphs for the page.
     project: photos that people annotate and review. study: masks that they rate. load_version: makes a version of the
-    project's model; with it the server takes over whichever is promoted. static: the built app.
+    project's model; with it the server takes over whichever is promoted. text: what ranks masks by a phrase,
+    the offline default where none is given. static: the built app.
     """
     settings = settings or Settings()
-    studio = Studio(segmenter, settings, name, browser)
+    studio = Studio(segmenter, settings, name, browser, text)
 
     switch = _switch(studio, project, load_version)
 

