@@ -287,5 +287,5 @@ def test_the_lite_model_gets_its_own_thresholds(folder: Path, tmp_path: Path, mo
     monkeypatch.setattr(module, "load_generator", load)
     for more in ([], ["--model", "vit_b"], ["--pred-iou-thresh", "0.88"], ["--preset", "official"]):
         CliRunner().invoke(app, ["everything", str(folder), "-o", str(tmp_path / "out"), *more])
-    assert [o.pred_iou_thresh for o in seen] == [0.4, 0.88, 0.88, 0.88]
+    assert [o.pred_iou_thresh for o in seen] == [0.54, 0.88, 0.88, 0.88]
     assert [o.stability_score_offset for o in seen] == [0.25, 1.0, 0.25, 1.0]
