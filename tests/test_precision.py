@@ -11,6 +11,7 @@ import torch
 
 from anymask.core.errors import OptionError
 from anymask.model import precision
+from anymask.model.layers import DepthwiseConv2d
 from anymask.model.precision import pick_device, pick_dtype
 
 
@@ -52,3 +53,18 @@ def test_allocator_switch(choice: str) -> None:
         env={**os.environ, "ANYMASK_ALLOCATOR": choice},
     )
     assert done.stdout.split() == [str(choice != "system")] * 2
+
+
+def test_depthwise_convolutions_train_in_float32_under_autocast() -> None:
+    torch.manual_seed(0)
+    layer = DepthwiseConv2d(6, 5)
+    x, grad = torch.randn(2, 6, 9, 9), torch.randn(2, 6, 9, 9)
+    layer(x).backward(grad)
+    assert layer.weight.grad is not None
+    want, layer.weight.grad = layer.weight.grad, None
+    with torch.autocast("cpu", torch.bfloat16):
+        out = layer(x)
+    out.backward(grad)
+    torch.testing.assert_close(layer.weight.grad, want, rtol=1e-5, atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        assert layer(x).dtype == torch.bfloat16

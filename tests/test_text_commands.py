@@ -112,13 +112,17 @@ def test_hits_are_counted_beside_the_baselines(pair: Path, tmp_path: Path) -> No
     assert done.exit_code == 0, done.output
     found = json.loads(out.read_text())
     assert found["all"]["words"] == 2 and found["all"]["first"] == 100 and found["all"]["largest"] == 0
-    assert found["several"] == found["all"]  # the photo shows things of two names
     assert found["all"]["ratio"] is None and found["data"]["text"] == "offline" and "Text to mask" in done.output
     task = TextToMask([pair / "pair.json"], protocol=TextProtocol(candidates="truth"))
     (case,) = task.cases()
     row = task.score(case)
     assert set(row["words"]) == {"cat", "coffee mug"}
     assert task.picture(case, row).shape == (300, 800, 3)
+    one_name = {**row, "source": "animals", "words": {"cat": {**row["words"]["cat"], "largest": 1.0}}}
+    summary = task.summarise([{**row, "source": "pairs"}, one_name])
+    assert (summary["all"]["words"], summary["all"]["largest"]) == (3, pytest.approx(100 / 3))
+    assert (summary["several"]["words"], summary["several"]["largest"], summary["several"]["photos"]) == (2, 0, 1)
+    assert "several" not in task.summarise([one_name])
 
 
 def test_a_model_with_text_prompts_takes_the_phrase_itself(pair: Path, tmp_path: Path, lite_random: Sam) -> None:
