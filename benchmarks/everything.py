@@ -5,7 +5,8 @@
 No official weights are at hand here, and random ones find nothing. So every implementation runs the ViT-B encoder with
 the same random weights in full, and then goes on with the embedding that `lite` makes of the same photo and with
 lite's trained decoder weights: the arithmetic of ViT-B, and masks of a real photo. Each runs in a process of its own;
-a 4×4 grid warms it up. Peak memory is that of the process. Thresholds are lite's. Of ours the time is split: what
+a 4×4 grid warms it up. Peak memory is that of the process. Thresholds suit the decoder's own
+predicted IoU, without lite's regard for stability. Of ours the time is split: what
 encoding and decoding leave is filters, NMS, run lengths and the records. A last row is `anymask everything` with lite
 itself, from shell prompt to files.
 """
