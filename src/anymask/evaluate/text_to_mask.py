@@ -99,8 +99,8 @@ class TextToMask(Task):
     def summarise(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Hit rates in percent over words of photos, for each set and for all; `ratio` to the better baseline.
 
-        several: over the photos with labels of two names or more; where they are all one name, the largest mask mostly has
-        it.
+        several: over the photos with labels of two names or more; where they are all one name, the largest mask
+        mostly has it.
         """
         groups = {source: [r for r in rows if r["source"] == source] for source in sorted({r["source"] for r in rows})}
         found = {"sets": {s: self._rates(of) for s, of in groups.items()}, "all": self._rates(rows)}
