@@ -157,9 +157,9 @@ class RelPosAttention(nn.Module):
         pad_h, pad_w = -h % window_size, -w % window_size
         if not pad_h and not pad_w:
             return qkv
-        padded = self.qkv.bias.to(qkv.dtype).expand(b, h + pad_h, w + pad_w, c).clone()
-        padded[:, :h, :w] = qkv
-        return padded
+        bias = self.qkv.bias.to(qkv.dtype)  # joined, not written into: graphs of other runtimes scatter slowly
+        wide = torch.cat([qkv, bias.expand(b, h, pad_w, c)], dim=2)
+        return torch.cat([wide, bias.expand(b, pad_h, w + pad_w, c)], dim=1)
 
 
 def window_partition(x: Tensor, size: int) -> Tensor:

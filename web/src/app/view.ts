@@ -1,6 +1,7 @@
 // The photo on the screen: zoom, pan, and where things are.
 
 import { clampXy, type Xy } from "../core/geometry";
+import { Backdrop } from "./backdrop";
 import { NO_PREVIEW, Painter, pathOf, type Preview } from "./painter";
 import type { Item, Photo } from "./state";
 
@@ -17,6 +18,7 @@ export class View {
   private fitted = true;
   private readonly context: CanvasRenderingContext2D;
   private afterPaint: (() => void)[] = [];
+  private readonly backdrop = new Backdrop();
 
   constructor(
     readonly canvas: HTMLCanvasElement,
@@ -146,17 +148,8 @@ export class View {
     c.clearRect(0, 0, canvas.width, canvas.height);
     if (photo) {
       const ratio = window.devicePixelRatio || 1;
+      c.drawImage(this.backdrop.of(photo, canvas, this.zoom * ratio, this.tx * ratio, this.ty * ratio), 0, 0);
       c.setTransform(this.zoom * ratio, 0, 0, this.zoom * ratio, this.tx * ratio, this.ty * ratio);
-      c.save();
-      c.shadowColor = "rgb(0 0 0 / 0.28)";
-      c.shadowBlur = 24 * ratio;
-      c.shadowOffsetY = 6 * ratio;
-      c.fillStyle = "#fff";
-      c.fillRect(0, 0, photo.width, photo.height);
-      c.restore();
-      c.imageSmoothingEnabled = this.zoom < 4;
-      c.imageSmoothingQuality = "high";
-      c.drawImage(photo.view, 0, 0, photo.width, photo.height);
       const painter = new Painter(c, photo, this.preview, this.zoom);
       c.save();
       c.beginPath();

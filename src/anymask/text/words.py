@@ -1,0 +1,47 @@
+"""Words that labelled photos taught: a linear map from what the classifier sees of a mask to the space of phrases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+SHIPPED = Path(__file__).with_name("words.safetensors")
+
+
+@dataclass(frozen=True)
+class LearnedWords:
+    """weight: (384, crops · 1280). bias: (384,). vocabulary: (N, 384), the phrases it learned, of length 1."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+    vocabulary: np.ndarray
+
+    @classmethod
+    def load(cls, file: Path) -> LearnedWords:
+        """As `save` wrote it. Raises FileNotFoundError."""
+        from safetensors.numpy import load_file
+
+        return cls(**{name: values.astype(np.float32) for name, values in load_file(file).items()})
+
+    def save(self, file: Path) -> None:
+        """In half precision, 2 MB."""
+        from safetensors.numpy import save_file
+
+        save_file({name: values.astype(np.float16) for name, values in vars(self).items()}, file)
+
+    def scores(self, vectors: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        """(phrases, masks): how well masks, seen as (crops, M, 1280), fit phrases (P, 384) of length 1.
+
+        A phrase counts by the square of its cosine with the nearest that was learned: with words that were held back this
+        helped or did no harm on every set (docs/log.md).
+        """
+        near = (vectors @ self.vocabulary.T).max(axis=1).clip(0, 1)
+        fits = vectors @ (arranged(seen) @ self.weight.T + self.bias).T
+        return np.asarray(near[:, None] ** 2 * fits)
+
+
+def arranged(seen: np.ndarray) -> np.ndarray:
+    """(crops, M, 1280), 0 or more each, to (M, crops · 1280): roots, which tame the few large ones."""
+    return np.asarray(np.sqrt(seen).transpose(1, 0, 2).reshape(seen.shape[1], -1))
