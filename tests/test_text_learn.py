@@ -76,8 +76,10 @@ def test_a_phrase_counts_as_near_as_it_is_to_a_learned_one() -> None:
     assert learned.scores(-vocabulary[:1], seen)[0, 0] == 0  # nearer to no word than at a right angle
 
 
-@pytest.mark.parametrize(("label", "word"), [("wall-other-merged", "wall"), ("door-stuff", "door"), ("wall-stone", "wall stone"),
-                                             ("traffic_light", "traffic light"), ("person", "person")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("label", "word"),
+    [("wall-other-merged", "wall"), ("door-stuff", "door"), ("wall-stone", "wall stone"), ("person", "person")],
+)
 def test_labels_as_people_write_them(label: str, word: str) -> None:
     assert word_of(label) == word
 

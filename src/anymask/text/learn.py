@@ -2,9 +2,9 @@
 
     python -m anymask.text.learn train/ [more/] --out words.safetensors
 
-Each labelled mask is seen as `OfflineEmbedder` sees it; a linear map brings that to the space of phrases. Two losses: the
-mask's word among all words, and, for each word of a photo, its masks among all masks of the photo, unlabelled ones too,
-on top of what ImageNet's names say already. About ten minutes on one core for 12,000 masks, nearly all of it for looking.
+Each labelled mask is seen as `OfflineEmbedder` sees it; a linear map brings that to the space of phrases. Two losses:
+the mask's word among all words, and, for each word of a photo, its masks among all masks of the photo, unlabelled ones
+too, on top of what ImageNet's names say already.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def learn(vectors: np.ndarray, lessons: Sequence[Lesson], epochs: int = EPOCHS, 
                 z = layer(F.dropout((torch.cat([lesson.x for lesson in batch]) - mean) / std, DROPOUT))
                 loss = _loss(z, words, batch)
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 schedule.step()
     weight = layer.weight.detach() / std
@@ -104,12 +104,13 @@ def learn(vectors: np.ndarray, lessons: Sequence[Lesson], epochs: int = EPOCHS, 
 def _loss(z: Tensor, words: Tensor, batch: Sequence[Lesson]) -> Tensor:
     labels = torch.cat([lesson.labels for lesson in batch])
     is_named = labels >= 0
-    share = torch.bincount(labels[is_named], minlength=len(words))[labels[is_named]].float().rsqrt()  # the rare count more
-    each = F.cross_entropy(z[is_named] @ words.T, labels[is_named], reduction="none")
+    own = labels[is_named]
+    share = torch.bincount(own, minlength=len(words))[own].float().rsqrt()  # rare words count more
+    each = F.cross_entropy(z[is_named] @ words.T, own, reduction="none")
     loss = (each * share).sum() / share.sum()
     choices = []
-    for lesson, own in zip(batch, z.split([len(lesson.labels) for lesson in batch])):
-        scores = own @ words[lesson.words].T + lesson.named.T  # (M, W)
+    for lesson, shown in zip(batch, torch.split(z, [len(lesson.labels) for lesson in batch])):
+        scores = shown @ words[lesson.words].T + lesson.named.T  # (M, W)
         for word, score in zip(lesson.words, scores.T):
             meant = lesson.labels == word
             if not meant.all():

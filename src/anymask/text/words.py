@@ -34,8 +34,8 @@ class LearnedWords:
     def scores(self, vectors: np.ndarray, seen: np.ndarray) -> np.ndarray:
         """(phrases, masks): how well masks, seen as (crops, M, 1280), fit phrases (P, 384) of length 1.
 
-        A phrase counts by the square of its cosine with the nearest that was learned: with words that were held back this
-        helped or did no harm on every set (docs/log.md).
+        A phrase counts by the square of its cosine with the nearest that was learned: with words that were held back
+        this helped or did no harm on every set (docs/log.md).
         """
         near = (vectors @ self.vocabulary.T).max(axis=1).clip(0, 1)
         fits = vectors @ (arranged(seen) @ self.weight.T + self.bias).T
