@@ -31,6 +31,7 @@ for (let i = 0; i < given.rounds; i++) {
   const [quick, total, decode] = await page.evaluate(async (i) => {
     const { studio } = window.anymask;
     studio.drafting.discard();
+    await new Promise((resolve) => setTimeout(resolve, 200)); // the page is at rest when a person clicks
     performance.clearMeasures();
     const { width, height } = studio.photo;
     await studio.drafting.click([width * (0.3 + 0.02 * i), height * 0.5], true);

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +26,17 @@ from anymask.core.errors import InputError
 from anymask.core.files import write_aside
 from anymask.core.images import read_image
 from anymask.data.readers import Photo, open_dataset
+from anymask.predict.automatic import SamAutomaticMaskGenerator
+from anymask.predict.options import preset_for
+from anymask.predict.predictor import SamPredictor
+from anymask.predict.segmenter import TorchSegmenter
 from anymask.text.embedders import OfflineEmbedder
 from anymask.text.words import SHIPPED, LearnedWords, arranged
+from anymask.weights.load import load_model
 
 MIN_AREA_PX = 100
+SAME_IOU = 0.5
+POINTS_PER_SIDE = 16  # of automatic masks, as for a phrase in `answer`
 EPOCHS, PHOTOS_A_STEP, LR, WEIGHT_DECAY, DROPOUT = 12, 16, 1e-3, 1e-2, 0.5
 _PANOPTIC = re.compile(r"(-other)?-(merged|stuff)$")  # COCO's names of things it lumped together
 
@@ -49,8 +56,18 @@ def word_of(label: str) -> str:
     return re.sub(r"[-_]", " ", _PANOPTIC.sub("", label)).strip()
 
 
-def lessons(photos: Iterable[Photo], embedder: OfflineEmbedder) -> tuple[list[str], list[Lesson]]:
-    """The words, and what is to be learned of every photo that has one. Raises InputError where none has."""
+def lessons(
+    photos: Iterable[Photo],
+    embedder: OfflineEmbedder,
+    more_masks: Callable[[np.ndarray], np.ndarray] | None = None,
+    every: int = 1,
+) -> tuple[list[str], list[Lesson]]:
+    """The words, and what is to be learned of every photo that has one. Raises InputError where none has.
+
+    more_masks: makes masks (M, H, W) bool of a photo (H, W, 3) uint8, such as automatic ones, for one photo of `every`.
+    Each takes the word of the labelled mask that it is (IoU of 0.5); the others, mostly pieces of things, are what no
+    word means.
+    """
     seen = []
     for photo in photos:
         kept = [i for i, r in enumerate(photo.rles) if rle.area(r) >= MIN_AREA_PX]
@@ -60,7 +77,12 @@ def lessons(photos: Iterable[Photo], embedder: OfflineEmbedder) -> tuple[list[st
             image = read_image(photo.encoded)
             if image.shape[:2] != photo.hw:
                 image = cv2.resize(image, photo.hw[::-1], interpolation=cv2.INTER_AREA)
-            seen.append((embedder.seen(image, rle.decode([photo.rles[i] for i in kept])), labels))
+            masks = rle.decode([photo.rles[i] for i in kept])
+            if more_masks is not None and len(seen) % every == 0:
+                more = more_masks(image)
+                labels += _labels_of(more, masks, labels)
+                masks = np.concatenate([masks, more])
+            seen.append((embedder.seen(image, masks), labels))
     words = sorted({label for _, labels in seen for label in labels if label})
     if not words:
         raise InputError("no mask has a label; expected photos with masks that carry a category.")
@@ -73,6 +95,15 @@ def lessons(photos: Iterable[Photo], embedder: OfflineEmbedder) -> tuple[list[st
         named = torch.from_numpy(embedder.named(vectors[own], features))
         found.append(Lesson(torch.from_numpy(arranged(features)), places, own, named))
     return words, found
+
+
+def _labels_of(masks: np.ndarray, truth: np.ndarray, labels: list[str]) -> list[str]:
+    """For masks (M, H, W) the labels of the truths (T, H, W) that they are; "" for those that are none."""
+    a, b = (m.reshape(len(m), -1).astype(np.float32) for m in (masks, truth))
+    shared = a @ b.T
+    iou = shared / (a.sum(axis=1)[:, None] + b.sum(axis=1) - shared).clip(1)
+    best = iou.argmax(axis=1)
+    return [labels[j] if iou[i, j] >= SAME_IOU else "" for i, j in enumerate(best)]
 
 
 def learn(vectors: np.ndarray, lessons: Sequence[Lesson], epochs: int = EPOCHS, seed: int = 0) -> LearnedWords:
@@ -118,15 +149,32 @@ def _loss(z: Tensor, words: Tensor, batch: Sequence[Lesson]) -> Tensor:
     return loss + torch.stack(choices).mean() if choices else loss
 
 
+def _automatic() -> Callable[[np.ndarray], np.ndarray]:
+    """Automatic masks of `lite`, as a phrase finds them."""
+    predictor = SamPredictor(TorchSegmenter(load_model("lite")))
+    generator = SamAutomaticMaskGenerator(
+        predictor, points_per_side=POINTS_PER_SIDE, preset=preset_for(predictor.segmenter)
+    )
+
+    def masks(image: np.ndarray) -> np.ndarray:
+        found = [record["segmentation"] for record in generator.generate(image)]
+        return np.array(found, bool).reshape(-1, *image.shape[:2])
+
+    return masks
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="+", help="labelled photos, in any layout of `anymask data check`")
     parser.add_argument("--out", type=Path, default=SHIPPED)
+    about = "look at one photo of so many with automatic masks, too; 0: at none"
+    parser.add_argument("--automatic-every", type=int, default=3, help=about)
     given = parser.parse_args()
     embedder = OfflineEmbedder(words=None)
     photos = (photo for path in given.data for photo in open_dataset(path))
-    words, found = lessons(photos, embedder)
+    every = given.automatic_every
+    words, found = lessons(photos, embedder, _automatic() if every else None, every)
     learned = learn(embedder.vectors(words), found)
     with write_aside(given.out) as place:
         learned.save(place)
