@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,21 @@ def test_unlabelled_masks_are_what_a_word_is_not() -> None:
     assert dots > stripes + 1
 
 
+def test_automatic_masks_take_the_word_of_what_they_are() -> None:
+    asked = []
+
+    def more_masks(image: np.ndarray) -> np.ndarray:
+        asked.append(image.shape)
+        masks = np.zeros((2, 80, 160), bool)
+        masks[0, 10:70, 10:72] = masks[1, 8:30, 88:152] = True  # the stripes; a piece of the dots
+        return masks
+
+    words, found = lessons([photo(i, (STRIPES, DOTS)) for i in range(3)], OfflineEmbedder(words=None), more_masks, 2)
+    assert words == [STRIPES, DOTS] and asked == [(80, 160, 3)] * 2
+    assert [lesson.labels.tolist() for lesson in found] == [[0, 1, 0, -1], [0, 1], [0, 1, 0, -1]]
+    assert found[0].x.shape == (4, 2560) and found[0].named.shape == (2, 4)
+
+
 def test_photos_without_labels_teach_nothing() -> None:
     with pytest.raises(InputError, match="no mask has a label"):
         lessons([photo(0, (None, None))], OfflineEmbedder(words=None))
@@ -100,7 +116,7 @@ def test_the_command_writes_a_file_that_loads(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "anymask.text.learn", str(shard), "--out", str(out)],
                           capture_output=True, text=True, timeout=300)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "2 words from 6 masks on 3 photos" in done.stdout
+    assert re.search(r"^2 words from \d+ masks on 3 photos", done.stdout)
     assert LearnedWords.load(out).vocabulary.shape == (2, 384)
     image = cv2.imdecode(np.frombuffer(photo(7, (None, None)).encoded, np.uint8), 1)[..., ::-1]
     similarities = OfflineEmbedder(out).similarities(image, rle.decode(photo(7, (None, None)).rles), [STRIPES, DOTS])

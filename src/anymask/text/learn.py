@@ -68,7 +68,7 @@ def lessons(
     Each takes the word of the labelled mask that it is (IoU of 0.5); the others, mostly pieces of things, are what no
     word means.
     """
-    seen = []
+    seen: list[tuple[np.ndarray, list[str]]] = []
     for photo in photos:
         kept = [i for i, r in enumerate(photo.rles) if rle.area(r) >= MIN_AREA_PX]
         given = dict(enumerate(photo.labels))
