@@ -86,6 +86,25 @@ def test_many_prompts_answer_as_one_by_one() -> None:
         torch.testing.assert_close(together.predicted_iou[i : i + 1], alone.predicted_iou, rtol=1e-4, atol=1e-4)
 
 
+def test_a_single_click_has_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block of its own in one thread of one torch thread would take half as long again."""
+    torch.manual_seed(0)
+    segmenter = TorchSegmenter(build_sam("vit_b", image_size=128).eval())
+    embedding = segmenter.encode([np.zeros((96, 128, 3), np.uint8)])[0]
+    seen: list[tuple[int, int]] = []
+    decode = segmenter.sam.decode
+
+    def watched(*args: object) -> object:
+        seen.append((threading.get_ident(), torch.get_num_threads()))
+        return decode(*args)
+
+    monkeypatch.setattr(segmenter.sam, "decode", watched)
+    segmenter.decode(embedding, PromptBatch(np.full((1, 1, 2), 40, np.float32), np.ones((1, 1))), True)
+    assert seen == [(threading.get_ident(), 2)]
+    segmenter.decode(embedding, PromptBatch(np.full((9, 1, 2), 40, np.float32), np.ones((9, 1))), True)
+    assert {threads for _, threads in seen[1:]} == {1} and len(seen) > 2
+
+
 def test_a_forked_process_has_a_team_of_its_own() -> None:
     code = """
 import os, torch

@@ -123,10 +123,10 @@ class TorchSegmenter:
         size = PROMPTS_AT_ONCE
         if self.num_threads > 1:
             size = min(size, max(FEWEST_AT_ONCE, -(-total // self.num_threads)))
-        answers = list(self.side_by_side(decode_part, [slice(i, i + size) for i in range(0, total, size)]))
-        if len(answers) == 1:
-            return MaskBatch(*answers[0])
-        low_res, iou = zip(*answers, strict=True)
+        parts = [slice(i, i + size) for i in range(0, total, size)]
+        if len(parts) == 1:
+            return MaskBatch(*decode_part(parts[0]))  # all threads share its steps
+        low_res, iou = zip(*self.side_by_side(decode_part, parts), strict=True)
         return MaskBatch(torch.cat(low_res), torch.cat(iou))
 
     @property
