@@ -51,7 +51,7 @@ def _decode_part(sam: Sam, masked: bool) -> onnx.ModelProto:
         image = list(Prepare(sam)(torch.randn(1, sam.prompt_encoder.embed_dim, 12, 8), positions[0]))
     inputs = [*PREPARED, *position_names(sam)]
     grid: dict[str, dict[int, Any]] = {name: {2: h, 3: w} for name in inputs}
-    grid |= {"cells": {0: h, 1: w}, "pe": {0: h, 1: w}, "token_values": {1: h, 2: w}}
+    grid |= {name: {0: h, 1: w} for name in ("cells", "raised", "pe")} | {"token_values": {1: h, 2: w}}
     points = dims("num_points")
     arguments: list[Any] = [
         image,

@@ -7,6 +7,8 @@ What saves two thirds of the official graph's work (`tests/test_export_browser.p
   and of the positional code, is computed once (`Prepare`, `Positions`).
 - A layer norm of the cells is a scale and a shift of each. Both commute with products over the channels and go to the
   other side of them, so normalised cells are never written but for the residual, where they ride on the product.
+- What comes on top of the image's cells is a mix of few values, so the first upscaling of the image is computed once,
+  and that of the values for each prompt; with a mask the cells are a prompt's own, and are upscaled themselves.
 - GELU is its tanh form, half the time of the error function.
 - Only cells that show the photo are upscaled, and only the masks that are asked for are made.
 
@@ -27,7 +29,7 @@ from anymask.model.sam import Sam
 from anymask.model.smooth import smooth_logits
 from anymask.model.transformer import Attention, TwoWayAttentionBlock
 
-PREPARED = ("cells", "token_keys", "token_values", "queries")
+PREPARED = ("cells", "token_keys", "token_values", "queries", "raised")
 
 
 def position_names(sam: Sam) -> list[str]:
@@ -64,8 +66,11 @@ class Prepare(nn.Module):
         self.sam = sam
 
     def forward(self, image_embeddings: Tensor, pe: Tensor) -> tuple[Tensor, ...]:
-        no_mask = self.sam.prompt_encoder.no_mask_embed.weight
-        return _prepared(self.sam, image_embeddings[0].permute(1, 2, 0) + no_mask, pe)
+        sam = self.sam
+        cells = image_embeddings[0].permute(1, 2, 0) + sam.prompt_encoder.no_mask_embed.weight
+        gain = torch.stack([layer.norm4.weight for layer in _layers(sam)[:-1]] or [cells.new_ones(cells.shape[-1])])
+        raised = (cells * gain.prod(dim=0)) @ _first_upscaling(sam)[0]
+        return *_prepared(sam, cells, pe), raised
 
 
 class ThinDecode(nn.Module):
@@ -92,10 +97,11 @@ class ThinDecode(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         encoder, decoder = self.sam.prompt_encoder, self.sam.mask_decoder
         pe, last_pe, *layer_pe = positions
+        cells, token_keys, token_values, queries, raised = image
         if mask_input is not None:
             dense = encoder.embed_masks(mask_input)[0].permute(1, 2, 0)
-            image = list(_prepared(self.sam, image[0] - encoder.no_mask_embed.weight + dense, pe))
-        cells, token_keys, token_values, queries = image
+            own = cells - encoder.no_mask_embed.weight + dense
+            cells, token_keys, token_values, queries = _prepared(self.sam, own, pe)
         (h, w), r, c = cells.shape[:2], rows.shape[0], columns.shape[0]
         torch._check(r <= h)
         torch._check(c <= w)
@@ -109,8 +115,7 @@ class ThinDecode(nn.Module):
         attended = (weights @ token_values.flatten(1, 2)).unsqueeze(0)  # (1, H, T, D)
         tokens = first.finish_tokens(tokens, to_image.out_proj(to_image.merge_heads(attended)))
         weights = (_keys(to_token, tokens + token_pe) @ queries.flatten(2)).softmax(dim=1).flatten(0, 1)  # (H·T, L)
-        x = torch.addmm(cells.flatten(0, 1), weights.t(), _values(to_token, tokens))
-        seen = Normed.of(x, first.norm4)
+        seen = Normed.first(cells.flatten(0, 1), weights, _values(to_token, tokens), first.norm4)
 
         for i, layer in enumerate(later):
             key_pe, query_pe = layer_pe[2 * i : 2 * i + 2]
@@ -119,7 +124,7 @@ class ThinDecode(nn.Module):
             tokens = layer.finish_tokens(tokens, _on_cells(to_image, tokens + token_pe, seen, key_pe))
             keys = _keys(to_token, tokens + token_pe) * to_token.scale  # (H, T, D)
             logits = seen.dot(_moved(keys, to_token.q_proj)).reshape(*keys.shape[:2], -1) + keys @ query_pe.flatten(2)
-            seen = Normed.of(seen.plus(logits.softmax(dim=1).flatten(0, 1), _values(to_token, tokens)), layer.norm4)
+            seen = seen.next(logits.softmax(dim=1).flatten(0, 1), _values(to_token, tokens), layer.norm4)
 
         chosen = torch.cat([torch.zeros_like(wanted[:1]), wanted + 1])  # the IoU token and the masks' own
         tokens, token_pe = tokens.index_select(1, chosen), token_pe.index_select(1, chosen)
@@ -128,25 +133,47 @@ class ThinDecode(nn.Module):
         heads = torch.stack([mlp(tokens[0, 1:]) for mlp in decoder.output_hypernetworks_mlps])  # (4, M, C/8)
         hyper = heads.gather(0, wanted.reshape(1, -1, 1).expand(1, -1, heads.shape[2]))[0]
         iou = decoder.iou_prediction_head(tokens[:, 0])[0].index_select(0, wanted)
-        masks = _upscaled(self.sam, seen.crop(h, w, r, c), hyper, r, c)
+        weight, bias = _first_upscaling(self.sam)
+        shown = seen.crop(h, w, r, c)
+        if mask_input is None:
+            x = shown.raised(_crop(raised.flatten(0, 1), h, w, r, c), weight)
+        else:
+            x = shown.through(weight)
+        masks = _upscaled(self.sam, x + bias, hyper, r, c)
         return masks, decoder.rated(masks, iou)
 
 
 @dataclass(frozen=True)
 class Normed:
-    """Cells after a layer norm: `x` (L, C) before it, mean and 1 / deviation of each (L, 1), and the norm."""
+    """Cells after a layer norm: `x` (L, C) before it, mean and 1 / deviation of each (L, 1), and the norm.
+
+    What x is made of: the image's cells, times `scale` (L, 1) and the weights of earlier norms, and a mix with `rows`
+    (R, L) of `values` (R, C).
+    """
 
     x: Tensor
     mean: Tensor
     rate: Tensor
     norm: nn.LayerNorm
+    scale: Tensor
+    rows: Tensor
+    values: Tensor
 
     @classmethod
-    def of(cls, x: Tensor, norm: nn.LayerNorm) -> Normed:
-        """Measures x."""
-        mean = x.mean(dim=1, keepdim=True)
-        power = torch.linalg.vector_norm(x, dim=1, keepdim=True).square() / x.shape[1]
-        return cls(x, mean, (power - mean.square() + norm.eps).rsqrt(), norm)
+    def first(cls, cells: Tensor, weights: Tensor, values: Tensor, norm: nn.LayerNorm) -> Normed:
+        """The image's cells (L, C) and weights (N, L)ᵀ · values (N, C), normalised."""
+        x = torch.addmm(cells, weights.t(), values)
+        return cls(x, *_measured(x, norm), norm, torch.ones_like(x[:, :1]), weights, values)
+
+    def next(self, weights: Tensor, values: Tensor, norm: nn.LayerNorm) -> Normed:
+        """These cells and weights (N, L)ᵀ · values (N, C), through the next norm."""
+        shift = -(self.mean * self.rate).t()
+        weights = torch.cat([weights, shift, torch.ones_like(shift)])
+        values = torch.cat([values, self.norm.weight[None], self.norm.bias[None]])
+        x = torch.addmm(self.x * self.rate * self.norm.weight, weights.t(), values)
+        rows = torch.cat([self.rows * self.rate.t(), weights])
+        values = torch.cat([self.values * self.norm.weight, values])
+        return Normed(x, *_measured(x, norm), norm, self.scale * self.rate, rows, values)
 
     def dot(self, q: Tensor) -> Tensor:
         """q (N, C) times the cells: (N, L)."""
@@ -159,36 +186,55 @@ class Normed:
         mixed = (weights * self.rate.t()) @ self.x
         return (mixed - mixed.mean(dim=1, keepdim=True)) * self.norm.weight + self.norm.bias
 
-    def plus(self, weights: Tensor, values: Tensor) -> Tensor:
-        """The cells and weights (N, L)ᵀ · values (N, C): (L, C)."""
-        shift = -(self.mean * self.rate).t()
-        weights = torch.cat([weights, shift, torch.ones_like(shift)])
-        values = torch.cat([values, self.norm.weight[None], self.norm.bias[None]])
-        return torch.addmm(self.x * self.rate * self.norm.weight, weights.t(), values)
-
     def crop(self, h: int, w: int, r: int, c: int) -> Normed:
         """The first r of h rows and c of w columns."""
-        x, mean, rate = (
-            t.reshape(h, w, -1).narrow(0, 0, r).narrow(1, 0, c).flatten(0, 1) for t in (self.x, self.mean, self.rate)
+        x, mean, rate, scale, rows = (
+            _crop(t, h, w, r, c) for t in (self.x, self.mean, self.rate, self.scale, self.rows.t())
         )
-        return Normed(x, mean, rate, self.norm)
+        return Normed(x, mean, rate, self.norm, scale, rows.t(), self.values)
 
     def through(self, weight: Tensor) -> Tensor:
-        """The cells times weight (C, N), without what the shift adds to each: (L, N)."""
-        gained = self.norm.weight[:, None] * weight
-        return (self.x @ (gained - gained.mean(dim=0))) * self.rate
+        """The cells times a weight (C, N) that `_first_upscaling` made: (L, N)."""
+        return (self.x @ weight) * self.rate
+
+    def raised(self, image: Tensor, weight: Tensor) -> Tensor:
+        """The same, with the product of the image's cells (L, N) known."""
+        return torch.addmm(image * self.scale, self.rows.t(), self.values @ weight) * self.rate
 
 
-def _upscaled(sam: Sam, cells: Normed, hyper: Tensor, r: int, c: int) -> Tensor:
-    """Logits (M, 4r, 4c) of r·c cells for hyper (M, C/8); as `MaskDecoder.upscale_and_dot`."""
-    up1, layer_norm, _, up2, _ = sam.mask_decoder.output_upscaling
-    assert isinstance(up1, nn.ConvTranspose2d) and isinstance(up2, nn.ConvTranspose2d)
-    assert up1.bias is not None and up2.bias is not None
-    norm = cast(LayerNorm2d, layer_norm)
-    weight = _as_product(up1).reshape(4, -1, up1.in_channels)  # less the mean that the layer norm takes away
+def _measured(x: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+    """Mean and 1 / deviation (L, 1) of cells (L, C)."""
+    mean = x.mean(dim=1, keepdim=True)
+    power = torch.linalg.vector_norm(x, dim=1, keepdim=True).square() / x.shape[1]
+    return mean, (power - mean.square() + norm.eps).rsqrt()
+
+
+def _crop(x: Tensor, h: int, w: int, r: int, c: int) -> Tensor:
+    """The first r of h rows and c of w columns of (h·w, N)."""
+    return x.reshape(h, w, -1).narrow(0, 0, r).narrow(1, 0, c).flatten(0, 1)
+
+
+def _first_upscaling(sam: Sam) -> tuple[Tensor, Tensor]:
+    """The first transposed convolution of cells before their last norm: weight (C, C), bias (C,).
+
+    The weight takes away the mean of each cell, which that norm does, and the mean of each place, which the norm that
+    follows does; the cells' own scale is left to the caller.
+    """
+    up1, last = sam.mask_decoder.output_upscaling[0], _layers(sam)[-1].norm4
+    assert isinstance(up1, nn.ConvTranspose2d) and up1.bias is not None
+    weight = _as_product(up1).reshape(4, -1, up1.in_channels)
     weight = (weight - weight.mean(dim=1, keepdim=True)).flatten(0, 1).t()
-    bias = (up1.bias - up1.bias.mean()).repeat(4) + cells.norm.bias @ weight
-    x = (cells.through(weight) + bias).reshape(-1, up1.out_channels)  # (r·c·4, C/4), each of mean 0
+    bias = (up1.bias - up1.bias.mean()).repeat(4) + last.bias @ weight
+    gained = last.weight[:, None] * weight
+    return gained - gained.mean(dim=0), bias
+
+
+def _upscaled(sam: Sam, x: Tensor, hyper: Tensor, r: int, c: int) -> Tensor:
+    """Logits (M, 4r, 4c) of r·c cells after the first transposed convolution (r·c, C), for hyper (M, C/8)."""
+    up1, layer_norm, _, up2, _ = sam.mask_decoder.output_upscaling
+    assert isinstance(up1, nn.ConvTranspose2d) and isinstance(up2, nn.ConvTranspose2d) and up2.bias is not None
+    norm = cast(LayerNorm2d, layer_norm)
+    x = x.reshape(-1, up1.out_channels)  # (r·c·4, C/4), each of mean 0
     power = torch.linalg.vector_norm(x, dim=1, keepdim=True).square() / x.shape[1]
     x = F.gelu(x * (power + norm.eps).rsqrt() * norm.weight + norm.bias, approximate="tanh")
     x = F.gelu(x @ _as_product(up2).t() + up2.bias.repeat(4), approximate="tanh")
@@ -198,7 +244,7 @@ def _upscaled(sam: Sam, cells: Normed, hyper: Tensor, r: int, c: int) -> Tensor:
 
 
 def _prepared(sam: Sam, cells: Tensor, pe: Tensor) -> tuple[Tensor, ...]:
-    """`PREPARED` of cells (h, w, C) with the dense prompt in them."""
+    """`PREPARED` but for the last, of cells (h, w, C) with the dense prompt in them."""
     first = _layers(sam)[0]
     to_image, to_token = first.cross_attn_token_to_image, first.cross_attn_image_to_token
     values = _heads(to_image.v_proj(cells), to_image).permute(0, 2, 3, 1)  # (H, h, w, D)
