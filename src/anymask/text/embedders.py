@@ -28,7 +28,7 @@ _SIDE, _MEAN, _SCALE = 224, 127.0, 128.0  # what the classifier was trained on
 CROPS = ((1.2, 0.0), (1.5, 0.5))  # (enlarge, keep_outside) of `cut_out`: the mask alone, and in faded surroundings
 # chosen on labelled photos (docs/log.md): at a sharpness of 20 only the nearest names count
 _SHARPNESS, _COSINE_SHARE = 20.0, 5.0
-_EVEN, _SPREAD = 1.1, 2.4  # score of an even chance, and what multiplies the odds by e
+_EVEN, _SPREAD = 2.8, 2.8  # score of an even chance, and what multiplies the odds by e
 EXTRA = "text prompts need their models: pip install 'anymask[text]'"
 
 
