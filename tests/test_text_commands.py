@@ -76,7 +76,7 @@ def test_predict_takes_a_phrase_with_and_without_a_click(
     [
         (("--text", " "), "--text is empty"),
         (("--text", "dog", "--box", "1,1,9,9", "--box", "1,1,8,8"), "one box at most"),
-        (("--text", "dog", "--point", "9,9", "--text-model", "nowhere"), "nowhere is neither"),
+        (("--text", "dog", "--point", "9,9", "--text-model", "nowhere"), "nowhere is none of them"),
     ],
 )
 def test_predict_says_what_cannot_be(pair: Path, options: tuple[str, ...], message: str) -> None:

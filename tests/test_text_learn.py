@@ -15,6 +15,7 @@ import pytest
 from anymask.core import rle
 from anymask.core.errors import InputError
 from anymask.data.readers import Photo
+from anymask.text.choice import TextChoice
 from anymask.text.embedders import OfflineEmbedder
 from anymask.text.learn import learn, lessons, word_of
 from anymask.text.words import SHIPPED, LearnedWords
@@ -121,6 +122,32 @@ def test_the_command_writes_a_file_that_loads(tmp_path: Path) -> None:
     image = cv2.imdecode(np.frombuffer(photo(7, (None, None)).encoded, np.uint8), 1)[..., ::-1]
     similarities = OfflineEmbedder(out).similarities(image, rle.decode(photo(7, (None, None)).rles), [STRIPES, DOTS])
     assert similarities.shape == (2, 2) and (similarities >= 0).all() and (similarities <= 1).all()
+
+
+def test_files_that_are_no_learned_words(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"gone\.safetensors cannot be read"):
+        OfflineEmbedder(tmp_path / "gone.safetensors")
+    text = tmp_path / "text.safetensors"
+    text.write_text("not tensors")
+    with pytest.raises(InputError, match="cannot be read as learned words"):
+        LearnedWords.load(text)
+    other = tmp_path / "other.safetensors"
+    LearnedWords(np.zeros((384, 8)), np.zeros(384), np.zeros((2, 384))).save(other)
+    with pytest.raises(InputError, match=r"expected weight \(384, 2560\)"):
+        LearnedWords.load(other)
+
+
+def test_own_words_are_a_text_model_and_bad_data_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "own.safetensors"
+    LearnedWords(np.zeros((384, 2560)), np.zeros(384), np.eye(384)[:2]).save(file)
+    choice = TextChoice(str(file))
+    assert not choice.is_clip and isinstance(choice.embedder, OfflineEmbedder)
+    image, masks = np.zeros((20, 30, 3), np.uint8), np.ones((1, 20, 30), bool)
+    names = OfflineEmbedder(words=None).similarities(image, masks, ["dog"])
+    np.testing.assert_allclose(choice.embedder.similarities(image, masks, ["dog"]), names, rtol=1e-5)
+    done = subprocess.run([sys.executable, "-m", "anymask.text.learn", str(tmp_path / "nowhere")],
+                          capture_output=True, text=True, timeout=300)  # fmt: skip
+    assert done.returncode == 1 and done.stderr.startswith("anymask: ") and "nowhere" in done.stderr
 
 
 def _text(counts: bytes | str) -> str:

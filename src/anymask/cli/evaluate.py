@@ -25,6 +25,7 @@ from anymask.cli.evaluate_shared import (
     run,
     workforce,
 )
+from anymask.text.choice import TEXT_MODEL
 
 app = typer.Typer(
     help="Zero-shot evaluations: points, edges, proposals, instances, text, fairness, probing.", no_args_is_help=True
@@ -162,7 +163,7 @@ def edges(
 @app.command("text", no_args_is_help=True)
 def text(
     data: Annotated[list[Path], typer.Option(help="Photos with masks that have a label, in any layout. May repeat.")],
-    text_model: Annotated[str, typer.Option(help="`offline`, or a folder with a CLIP of open_clip.")] = "offline",
+    text_model: Annotated[str, typer.Option(help=TEXT_MODEL)] = "offline",
     model: Model = "lite",
     precision: Precision = "auto",
     device: Device = "cpu",

@@ -11,6 +11,7 @@ import typer
 
 from anymask.cli.everything_runs import Run, report, run_files, run_shards
 from anymask.core.errors import InputError, unknown_name
+from anymask.text.choice import TEXT_MODEL
 
 ENGINES = ("local", "ray")
 
@@ -72,7 +73,7 @@ def everything(
         typer.Option("--text", "-t", help="Keep only masks that fit this phrase; it becomes their label. May repeat."),
     ] = [],  # noqa: B006
     text_keep: Annotated[int, typer.Option(help="Masks to keep for each phrase, best first.", min=1)] = 3,
-    text_model: Annotated[str, typer.Option(help="`offline`, or a folder with a CLIP of open_clip.")] = "offline",
+    text_model: Annotated[str, typer.Option(help=TEXT_MODEL)] = "offline",
     engine: Annotated[str, typer.Option(help="`local` (processes of this machine) or `ray` (any number).")] = "local",
     workers: Annotated[int, typer.Option(help="Processes, each with the model; for many photos.")] = 1,
     threads: Annotated[int | None, typer.Option(help="Threads of each worker; else the processors shared.")] = None,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anymask.core.errors import AnymaskError, OptionError
+from anymask.text.choice import TEXT_MODEL
 
 if TYPE_CHECKING:
     from anymask.predict.request import Request, Result
@@ -33,7 +34,7 @@ def predict(
         str | None,
         typer.Option("--text", "-t", help="A phrase; alone it chooses among all masks, with clicks among theirs."),
     ] = None,
-    text_model: Annotated[str, typer.Option(help="`offline`, or a folder with a CLIP of open_clip.")] = "offline",
+    text_model: Annotated[str, typer.Option(help=TEXT_MODEL)] = "offline",
     model: Annotated[str, typer.Option(help="`lite` (inside the package), `vit_b`, `vit_l` or `vit_h`.")] = "lite",
     checkpoint: Annotated[Path | None, typer.Option(help="Weights of that model; any format.")] = None,
     multimask: Annotated[

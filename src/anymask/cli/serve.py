@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from anymask.core.errors import MissingExtraError, OptionError
+from anymask.text.choice import OFFLINE, TEXT_MODEL
 
 
 def serve(
@@ -36,7 +37,7 @@ def serve(
     cache_mb: Annotated[int, typer.Option(help="Memory for embeddings; 2 to 4 MB a photo.")] = 512,
     max_megapixels: Annotated[int, typer.Option(help="Larger uploads are refused before they are decoded.")] = 64,
     max_upload_mb: Annotated[int, typer.Option(help="The same in bytes of the file.")] = 64,
-    text_model: Annotated[str, typer.Option(help="`offline`, or a folder with a CLIP of open_clip.")] = "offline",
+    text_model: Annotated[str, typer.Option(help=TEXT_MODEL)] = "offline",
     label_studio: Annotated[
         str | None, typer.Option(help="Address of a Label Studio whose photos may be fetched, for /label-studio.")
     ] = None,
@@ -108,8 +109,8 @@ def serve(
         served = replace(served, serving_id=version.id if version else None)
     model = model or "lite"
     text = TextChoice(text_model)
-    if text.is_clip:
-        text.embedder  # noqa: B018 — what is wrong with the folder is said now, not to the first who asks
+    if text_model != OFFLINE:
+        text.embedder  # noqa: B018 — what is wrong with it is said now, not to the first who asks
     study = None
     if ratings is not None:
         from anymask.evaluate.human_study import open_study

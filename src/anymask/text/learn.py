@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anymask.core import rle
-from anymask.core.errors import InputError
+from anymask.core.errors import AnymaskError, InputError
 from anymask.core.files import write_aside
 from anymask.core.images import read_image
 from anymask.data.readers import Photo, open_dataset
@@ -174,7 +175,10 @@ def main() -> None:
     embedder = OfflineEmbedder(words=None)
     photos = (photo for path in given.data for photo in open_dataset(path))
     every = given.automatic_every
-    words, found = lessons(photos, embedder, _automatic() if every else None, every)
+    try:
+        words, found = lessons(photos, embedder, _automatic() if every else None, every)
+    except AnymaskError as error:
+        sys.exit(f"anymask: {error}")
     learned = learn(embedder.vectors(words), found)
     with write_aside(given.out) as place:
         learned.save(place)

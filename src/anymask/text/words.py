@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from anymask.core.errors import InputError
+
+FEATURES = 2 * 1280  # of two crops
 SHIPPED = Path(__file__).with_name("words.safetensors")
 
 
@@ -20,10 +23,24 @@ class LearnedWords:
 
     @classmethod
     def load(cls, file: Path) -> LearnedWords:
-        """As `save` wrote it. Raises FileNotFoundError."""
+        """As `save` wrote it. Raises InputError for anything else."""
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        return cls(**{name: values.astype(np.float32) for name, values in load_file(file).items()})
+        try:
+            found = {name: values.astype(np.float32) for name, values in load_file(file).items()}
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{file} cannot be read as learned words: {error}.") from error
+        shapes = {name: values.shape for name, values in found.items()}
+        width = shapes.get("vocabulary", (0, 0))[-1]
+        if set(shapes) != {"weight", "bias", "vocabulary"} or shapes["weight"] != (*shapes["bias"], FEATURES) or (
+            shapes["bias"] != (width,)
+        ):
+            raise InputError(
+                f"{file} does not hold learned words: expected weight (384, {FEATURES}), bias (384,) and vocabulary "
+                f"(N, 384), got {shapes}. `python -m anymask.text.learn` makes such files."
+            )
+        return cls(**found)
 
     def save(self, file: Path) -> None:
         """In half precision, 2 MB."""
