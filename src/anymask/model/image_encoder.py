@@ -214,7 +214,8 @@ def rel_pos_attention(
     if runs_eagerly_on_cpu(q) and not (q.dtype == torch.bfloat16 and "amx_bf16" in cpu_flags()):
         if h * w >= 1024:
             return _tiled_attention(q, k, v, bias_h, bias_w)
-        return _whole_attention(q, k, v, bias_h, bias_w)
+        if q.dtype == torch.float32:
+            return _whole_attention(q, k, v, bias_h, bias_w)
     if torch._C._get_tracing_state() is not None and "amx_bf16" not in cpu_flags():  # an OpenVINO graph, made for here
         return _plain_attention(q, k, v, bias_h, bias_w)
     return _folded_attention(q, k, v, bias_h, bias_w, hw)
@@ -249,16 +250,16 @@ def _folded_attention(
 
 
 def _whole_attention(q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: Tensor) -> Tensor:
-    """The score matrix as it stands, in float32; windows are small enough for it."""
+    """The score matrix as it stands; windows are small enough for it."""
     n, heads, length, d = q.shape
     h, w = bias_h.shape[-1], bias_w.shape[-1]
     q, k, v = ((x.reshape(-1, length, d)) for x in (q * d**-0.5, k, v))
-    scores = (q @ k.transpose(1, 2)).float()  # (N·heads, h·w, h·w)
+    scores = q @ k.transpose(1, 2)  # (N·heads, h·w, h·w)
     grid = scores.view(n, heads, length, h, w)
     grid += bias_h[..., :, None]
     grid += bias_w[..., None, :]
     torch.softmax(scores, dim=-1, out=scores)
-    return (scores.to(v.dtype) @ v).view(n, heads, length, d)
+    return (scores @ v).view(n, heads, length, d)
 
 
 def _tiled_attention(
