@@ -20,6 +20,7 @@ from anymask.core.masks import (
     mask_boxes,
     mask_iou,
     mask_to_logits,
+    pairwise_iou,
     remove_small_regions,
 )
 
@@ -177,6 +178,14 @@ def test_area_is_kept(mask: np.ndarray, low_res_hw: tuple[int, int]) -> None:
 def test_a_mask_of_another_photo_is_refused() -> None:
     with pytest.raises(PromptError, match="480, 640"):
         mask_to_logits(np.ones((640, 480), bool), Frame.of((480, 640), 1024))
+
+
+def test_pairwise_iou() -> None:
+    left, right, all_, none = (np.zeros((4, 6), bool) for _ in range(4))
+    left[:, :3] = right[:, 3:] = all_[:] = True
+    found = pairwise_iou(np.stack([left, right, none]), np.stack([left, all_, none, right]))
+    np.testing.assert_array_equal(found, [[1, 0.5, 0, 0], [0, 0.5, 0, 1], [0, 0, 0, 0]])
+    assert pairwise_iou(np.zeros((0, 4, 6), bool), left[None]).shape == (0, 1)
 
 
 def test_iou() -> None:

@@ -73,6 +73,9 @@ def test_automatic_masks_take_the_word_of_what_they_are() -> None:
     words, found = lessons([photo(i, (STRIPES, DOTS)) for i in range(3)], OfflineEmbedder(words=None), more_masks, 2)
     assert words == [STRIPES, DOTS] and asked == [(80, 160, 3)] * 2
     assert [lesson.labels.tolist() for lesson in found] == [[0, 1, 0, -1], [0, 1], [0, 1, 0, -1]]
+    none = np.zeros((0, 80, 160), bool)  # a generator that finds nothing
+    _, found_alone = lessons([photo(0, (STRIPES, DOTS))], OfflineEmbedder(words=None), lambda image: none)
+    assert found_alone[0].labels.tolist() == [0, 1]
     assert found[0].x.shape == (4, 2560) and found[0].named.shape == (2, 4)
 
 

@@ -164,3 +164,10 @@ def _as_masks(masks: np.ndarray) -> np.ndarray:
             f"expected masks (N, H, W) bool, got shape {masks.shape} {masks.dtype}. Pass masks > threshold."
         )
     return masks
+
+
+def pairwise_iou(masks: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """IoU (M, N) in 0 … 1 of every pair of bool masks (M, H, W) and (N, H, W); 0 where both are empty."""
+    a, b = (m.reshape(len(m), m.shape[1] * m.shape[2]).astype(np.float32) for m in (masks, others))
+    overlap = a @ b.T
+    return np.asarray(overlap / np.maximum(a.sum(axis=1)[:, None] + b.sum(axis=1) - overlap, 1))

@@ -10,6 +10,7 @@ import numpy as np
 
 from anymask.core import rle
 from anymask.core.errors import InputError, OptionError
+from anymask.core.masks import pairwise_iou
 from anymask.data.readers import Photo, Problems
 from anymask.evaluate.contract import Case, Table, Task
 from anymask.evaluate.datasets import open_named
@@ -80,7 +81,7 @@ class TextToMask(Task):
         if not len(masks):
             raise InputError("no candidate mask was found.")
         truth = rle.decode(photo.rles)
-        ious = _pairwise_iou(masks, truth)
+        ious = pairwise_iou(masks, truth)
         ranks = self.text.embedder.similarities(photo_at_mask_size(photo), masks, list(words))
         largest = int(masks.sum(axis=(1, 2)).argmax())
         answers = {}
@@ -170,10 +171,3 @@ def _words(photo: Photo, min_area_px: int) -> dict[str, list[int]]:
         if label and rle.area(mask) >= min_area_px:
             words.setdefault(str(label).replace("_", " "), []).append(i)
     return words
-
-
-def _pairwise_iou(masks: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """IoU (M, T) of every pair of masks (M, H, W) and (T, H, W)."""
-    a, b = (m.reshape(len(m), -1).astype(np.float32) for m in (masks, truth))
-    overlap = a @ b.T
-    return overlap / np.maximum(a.sum(axis=1)[:, None] + b.sum(axis=1) - overlap, 1)

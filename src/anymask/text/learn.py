@@ -26,6 +26,7 @@ from anymask.core import rle
 from anymask.core.errors import AnymaskError, InputError
 from anymask.core.files import write_aside
 from anymask.core.images import read_image
+from anymask.core.masks import pairwise_iou
 from anymask.data.readers import Photo, open_dataset
 from anymask.predict.automatic import SamAutomaticMaskGenerator
 from anymask.predict.options import preset_for
@@ -100,9 +101,7 @@ def lessons(
 
 def _labels_of(masks: np.ndarray, truth: np.ndarray, labels: list[str]) -> list[str]:
     """For masks (M, H, W) the labels of the truths (T, H, W) that they are; "" for those that are none."""
-    a, b = (m.reshape(len(m), -1).astype(np.float32) for m in (masks, truth))
-    shared = a @ b.T
-    iou = shared / (a.sum(axis=1)[:, None] + b.sum(axis=1) - shared).clip(1)
+    iou = pairwise_iou(masks, truth)
     best = iou.argmax(axis=1)
     return [labels[j] if iou[i, j] >= SAME_IOU else "" for i, j in enumerate(best)]
 
