@@ -69,6 +69,7 @@ def synthesize(
     start: Annotated[int, typer.Option(help="First scene; shards of one seed continue each other.", min=0)] = 0,
     seed: Annotated[int, typer.Option(help="Scenes are the same for the same seed and art.", min=0)] = 0,
     size: Annotated[str, typer.Option(help="Height x width in pixels.")] = "480x640",
+    crowds: Annotated[float, typer.Option(help="Share of scenes of many things that are alike.", min=0, max=1)] = 0.0,
     art: Annotated[
         list[Path] | None,
         typer.Option(help="SVG files, folders of them, @iconify-json packages. May repeat. Default: our own."),
@@ -101,7 +102,7 @@ def synthesize(
         load_art(art or []),
         Cutouts([p for path in cutouts for p in photos[path]]) if cutouts else None,
         [p for path in backgrounds or [] for p in photos[path]],
-        SceneOptions(hw=(int(height), int(width))),
+        SceneOptions(hw=(int(height), int(width)), crowds=crowds),
         seed,
     )
     begin = time.perf_counter()

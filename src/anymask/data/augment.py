@@ -14,18 +14,20 @@ class Augmentation:
 
     scale: range of the scale beside "longer side = S"; (0.1, 2.0) is the paper's large-scale jitter.
     flip: chance of a mirror image. color: strength of brightness, contrast and saturation changes.
-    zoom: chance of a view around one mask, as `predict.zoom` makes them.
+    zoom: chance of a view around one mask, as `predict.zoom` makes them. camera: chance of a view as another kind of
+    camera would take it (`other_camera`).
     """
 
     scale: tuple[float, float] = (1.0, 1.0)
     flip: float = 0.0
     color: float = 0.0
     zoom: float = 0.0
+    camera: float = 0.0
 
     @property
     def is_identity(self) -> bool:
         """Is every view the whole photo as it is?"""
-        return self.scale == (1.0, 1.0) and not self.flip and not self.color and not self.zoom
+        return self == Augmentation()
 
 
 ZOOM_MARGIN = (1.15, 2.5)  # side of a view around one mask, in longer sides of the mask's box
@@ -83,18 +85,21 @@ def _view_at(hw: tuple[int, int], side: int, top: float, left: float, length: fl
 
 
 def image_in_view(
-    image: np.ndarray, hw: tuple[int, int], view: View, color: float, rng: np.random.Generator
+    image: np.ndarray, hw: tuple[int, int], view: View, augmentation: Augmentation, rng: np.random.Generator
 ) -> np.ndarray:
     """A photo (H, W, 3) uint8 as (S, S, 3) float32 on the 0..255 scale, NaN where there is no photo.
 
-    hw: the size of its masks, which the photo is brought to first. color: see `Augmentation`.
+    hw: the size of its masks, which the photo is brought to first. augmentation: its color and camera.
     """
     image = image if image.shape[:2] == hw else cv2.resize(image, hw[::-1], interpolation=cv2.INTER_AREA)
     y0, _, y1, _ = view.window
     smaller = view.drawn_hw[0] < y1 - y0
     part = view.cut(image, cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
     out = np.full((view.side, view.side, 3), np.nan, np.float32)
-    out[: part.shape[0], : part.shape[1]] = jitter_color(part.astype(np.float32), color, rng)
+    pixels = jitter_color(part.astype(np.float32), augmentation.color, rng)
+    if augmentation.camera and rng.random() < augmentation.camera:
+        pixels = other_camera(pixels, rng)
+    out[: part.shape[0], : part.shape[1]] = pixels
     return out
 
 
@@ -120,7 +125,7 @@ def random_view(
     """
     hw = (masks.shape[-2], masks.shape[-1])
     view = draw_view(hw, side, augmentation, rng)
-    return image_in_view(image, hw, view, augmentation.color, rng), masks_in_view(masks, view)
+    return image_in_view(image, hw, view, augmentation, rng), masks_in_view(masks, view)
 
 
 def jitter_color(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
@@ -132,3 +137,22 @@ def jitter_color(image: np.ndarray, strength: float, rng: np.random.Generator) -
     image = grey + (image - grey) * saturation
     mean = image.mean()
     return np.clip((mean + (image - mean) * contrast) * brightness, 0, 255)
+
+
+def other_camera(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A (H, W, 3) photo as a microscope, a night or an infrared camera might show it.
+
+    Grey (one in two), negative (one in four), channels exchanged (one in four), gamma 0.5 to 2, exposure down to a
+    twelfth, sensor noise; whole levels of 0..255 again, as a file has them.
+    """
+    if rng.random() < 0.5:
+        image = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
+    elif rng.random() < 0.5:
+        image = image[..., rng.permutation(3)]
+    if rng.random() < 0.25:
+        image = 255 - image
+    gamma = float(np.exp(rng.uniform(np.log(0.5), np.log(2))))
+    exposure = float(np.exp(rng.uniform(np.log(1 / 12), np.log(1.3))))
+    noise = rng.standard_normal(image.shape[:2], np.float32)[..., None] * float(rng.uniform(0, 4) * min(exposure, 1))
+    seen = 255 * exposure * (image / np.float32(255)) ** gamma + noise
+    return np.clip(np.rint(seen), 0, 255).astype(np.float32)

@@ -126,7 +126,7 @@ class PromptDataset(Dataset[Sample]):
         if self.embed:
             image = self.embed(photo)
         else:
-            pixels = image_in_view(decode_rgb(photo), photo.hw, view, self.augmentation.color, rng)
+            pixels = image_in_view(decode_rgb(photo), photo.hw, view, self.augmentation, rng)
             image = torch.from_numpy(pixels).permute(2, 0, 1)
         masks = masks_in_view(masks, view)
         sizes = masks.reshape(len(masks), -1).sum(axis=1, dtype=np.int64)

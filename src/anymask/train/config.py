@@ -67,7 +67,8 @@ class TrainConfig:
     accumulate: backward passes over so many batches before a step. sharding: of several processes, "ddp" or "fsdp".
     precision: of the arithmetic, see `model.precision`: "bf16" runs under autocast, weights and losses stay float32.
     stream: read photos of SA-1B tar shards when they are needed, not all before the first step (`IndexedPhotos`).
-    zoom: chance of a view around one mask instead of a `scale` view (`data.augment`).
+    zoom: chance of a view around one mask instead of a `scale` view, camera: of a view as another kind of camera would
+    take it, dark, grey or negative (`data.augment`).
     share: uniform part of the photos that is trained on. repeats: how often each photo of a set is there, by the set's
     name, such as {manual: 10, automatic: 1}; sets that are not named are left out (`data.subset`).
     ema: decay of the averaged weights that are evaluated and shipped. balance: see `data.loader.PromptDataset`.
@@ -115,6 +116,7 @@ class TrainConfig:
     flip: float = 0.0
     color: float = 0.0
     zoom: float = 0.0
+    camera: float = 0.0
     balance: float = 0.5
     share: float = 1.0
     repeats: dict[str, int] = field(default_factory=dict)
@@ -191,10 +193,10 @@ def check_config(config: TrainConfig, source: str) -> None:
     ]
     if config.cache_embeddings:
         frozen = any("image_encoder.".startswith(prefix) for prefix in config.freeze)
-        moved = any(list(s) != [1.0, 1.0] for s in scales) or config.flip or config.color or config.zoom
+        moved = any(list(s) != [1.0, 1.0] for s in scales) or config.flip or config.color or config.zoom or config.camera
         problems += [
             (not frozen, "cache_embeddings needs a frozen encoder: add freeze: [image_encoder.]"),
-            (bool(moved), "cache_embeddings needs photos as they are: set scale [1, 1], flip 0, color 0 and zoom 0"),
+            (bool(moved), "cache_embeddings needs photos as they are: set scale [1, 1] and flip, color, zoom, camera 0"),
             (config.lora_rank > 0 or config.affinity > 0, "cache_embeddings goes without lora_rank and affinity"),
         ]
     for wrong, message in problems:

@@ -59,7 +59,7 @@ class Feed:
             side=side,
             masks_per_photo=max(phase.masks, config.affinity_masks if config.affinity else 0),
             length=stop,
-            augmentation=Augmentation((low, high), config.flip, config.color, config.zoom),
+            augmentation=Augmentation((low, high), config.flip, config.color, config.zoom, config.camera),
             seed=config.seed,
             balance=config.balance,
             min_area_px=phase.min_area_px,

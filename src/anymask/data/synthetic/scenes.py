@@ -23,6 +23,7 @@ from anymask.data.synthetic.pieces import SAME_AREA, Piece, parents_of
 LEVELS = ("whole", "part", "subpart")  # by depth; deeper ones are subparts too
 _DECK, _DECK_SCENES = 48, 96  # so many drawings serve so many scenes in a row: most are still in the cache
 _TRIES = 8
+_CROWD, _CROWD_SIZE = (8, 40), (0.06, 0.25)  # pieces of a scene of things that are alike; their middle size
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class SceneOptions:
     scene's shorter one, drawn evenly in its logarithm. cutouts: share of pieces from real segments, where there
     are any. real_background: chance of a photo as background, where there are any. min_area_px: smaller masks
     are left out. min_visible: a piece of which less is seen gets no masks. effects: strength of colour changes,
-    shading, shadow, blur and noise, 0..1.
+    shading, shadow, blur and noise, 0..1. crowds: chance of a scene of many pieces that are alike.
     """
 
     hw: tuple[int, int] = (480, 640)
@@ -44,6 +45,7 @@ class SceneOptions:
     min_area_px: int = 48
     min_visible: float = 0.2
     effects: float = 1.0
+    crowds: float = 0.0
 
     def __post_init__(self) -> None:
         if min(self.hw) < 32:
@@ -52,7 +54,7 @@ class SceneOptions:
             raise OptionError(f"num_pieces must be (least, most) from 1, got {self.num_pieces}.")
         if not 0 < self.size[0] <= self.size[1]:
             raise OptionError(f"size must be (smallest, largest) above 0, got {self.size}.")
-        for name in ("cutouts", "real_background", "min_visible", "effects"):
+        for name in ("cutouts", "real_background", "min_visible", "effects", "crowds"):
             if not 0 <= getattr(self, name) <= 1:
                 raise OptionError(f"{name} must be 0..1, got {getattr(self, name)}.")
 
@@ -95,11 +97,7 @@ class SyntheticScenes:
         for attempt in range(_TRIES):
             rng = np.random.default_rng((self.seed, index, attempt))
             canvas = _Canvas(self._background(rng))
-            for _ in range(int(rng.integers(self.options.num_pieces[0], self.options.num_pieces[1] + 1))):
-                low, high = self.options.size
-                share = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-                side_px = max(12, round(share * min(self.options.hw)))
-                piece = self._piece(index, side_px, rng)
+            for piece, side_px in self._pieces(index, rng):
                 if piece is not None:
                     canvas.paste(piece, side_px, self.options.effects, rng)
             scene = canvas.finish(self.options, rng)
@@ -129,6 +127,22 @@ class SyntheticScenes:
             if view is not None:
                 return view
         return procedural(self.options.hw, rng)
+
+    def _pieces(self, index: int, rng: np.random.Generator) -> Iterator[tuple[Piece | None, int]]:
+        """What a scene shows and how large, its longer side in pixels."""
+        low, high = self.options.size
+        crowd: list[Piece | None] = []
+        if self.options.crowds and rng.random() < self.options.crowds:
+            middle, (least, most) = float(np.exp(rng.uniform(*np.log(_CROWD_SIZE)))), _CROWD
+            low, high = middle / 1.5, middle * 1.5
+            crowd = [self._piece(index, round(middle * min(self.options.hw)), rng) for _ in range(rng.integers(1, 4))]
+        else:
+            least, most = self.options.num_pieces
+        for _ in range(int(rng.integers(least, most + 1))):
+            share = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+            side_px = max(12, round(share * min(self.options.hw)))
+            piece = crowd[rng.integers(len(crowd))] if crowd else self._piece(index, side_px, rng)
+            yield piece, side_px
 
     def _piece(self, index: int, side_px: int, rng: np.random.Generator) -> Piece | None:
         if self.cutouts is not None and (self.art is None or rng.random() < self.options.cutouts):
