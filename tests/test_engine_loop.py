@@ -229,7 +229,8 @@ def test_the_loop_is_killed_and_goes_on_to_its_end(tmp_path: Path) -> None:
     run("init", str(place), group="engine")
     words = ["run", str(place), "--simulate", "--truth", str(truth), "--held-out", str(held_out)]
     words += ["--photos", "2,2,3", "--detector-steps", "2", "--set", TINY, "--margin", "100", "--move-on", "999"]
-    words += ["--blend", "1", "--dev-photos", "1", "--dev-masks", "1", "--dev-clicks", "2"]
+    words += ["--last-config", "engine_late", "--blend", "1"]
+    words += ["--dev-photos", "1", "--dev-masks", "1", "--dev-clicks", "2"]
     words += [part for name, value in FEW.items() for part in ("--generator", f"{name}={value}")]
     command = [sys.executable, "-m", "anymask", "engine", *words]
     started = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -245,6 +246,7 @@ def test_the_loop_is_killed_and_goes_on_to_its_end(tmp_path: Path) -> None:
     before = {m.id for i in store.images(project) for m in store.masks([i.id])}
     shown = run(*words, group="engine")
     assert [v.name for v in versions(store, project)] == ["v0", "v1", "v2", "v3"]
+    assert [v.facts.get("recipe") for v in versions(store, project)] == [None, "engine", "engine", "engine_late"]
     assert before <= {m.id for i in store.images(project) for m in store.masks([i.id], all_versions=True)}
     assert "+ automatic" in shown and "from first to serving model" in shown
     stages = {stage.stage: stage for stage in make_report(store, project).stages}

@@ -143,6 +143,19 @@ def test_scenes_are_nested_exactly_and_seeded() -> None:
     assert not np.array_equal(other.image, made[2].image)
 
 
+def test_a_crowd_is_many_of_few_things() -> None:
+    options = SceneOptions(hw=(192, 256), crowds=1)
+    scenes = [SyntheticScenes(load_art(), options=options, seed=1).scene(i) for i in range(3)]
+    for scene in scenes:
+        assert_exact(scene, options)
+        wholes = [name for name, level in zip(scene.names, scene.levels) if level == "whole"]
+        assert len(set(wholes)) <= 3 < len(wholes)
+        sizes = [mask.any(0).sum() for mask, level in zip(scene.masks, scene.levels) if level == "whole"]
+        assert max(sizes) < 0.5 * 256
+    plain = SceneOptions(hw=(192, 256), crowds=0)
+    assert not np.array_equal(SyntheticScenes(load_art(), options=plain, seed=1).scene(0).image, scenes[0].image)
+
+
 def test_masks_lie_where_the_pixels_are() -> None:
     red = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9">
     <circle cx="4.5" cy="4.5" r="4" fill="red"/></svg>"""
@@ -227,7 +240,8 @@ def test_the_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"hw": (8, 8)}, {"num_pieces": (3, 1)}, {"size": (0, 1)}, {"effects": 2}, {"cutouts": -1}]
+    "options",
+    [{"hw": (8, 8)}, {"num_pieces": (3, 1)}, {"size": (0, 1)}, {"effects": 2}, {"cutouts": -1}, {"crowds": 2}],
 )
 def test_options_out_of_range(options: dict) -> None:
     with pytest.raises(OptionError, match=next(iter(options))):

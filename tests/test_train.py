@@ -19,7 +19,7 @@ from train_data import write_discs
 
 from anymask.cli.train import find_recipe
 from anymask.core.errors import InputError, OptionError
-from anymask.data.augment import Augmentation, masks_in_view, random_view, zoomed_view
+from anymask.data.augment import Augmentation, masks_in_view, other_camera, random_view, zoomed_view
 from anymask.data.loader import PromptDataset, collate
 from anymask.data.readers import read_shards
 from anymask.model.sam import Sam
@@ -221,6 +221,36 @@ def test_zoom_shows_small_masks_larger(shards: Path) -> None:
         data = PromptDataset(photos, side=64, masks_per_photo=1, length=12, augmentation=augmentation)
         sizes[zoom] = np.mean([data[i].masks.float().mean() for i in range(12)])
     assert sizes[1.0] > 1.5 * sizes[0.0]
+
+
+@given(st.integers(0, 10_000), st.integers(1, 9), st.integers(1, 9))
+def test_another_camera_shows_whole_levels_and_is_seeded(seed: int, height: int, width: int) -> None:
+    image = np.random.default_rng(0).uniform(0, 255, (height, width, 3)).astype(np.float32)
+    before = image.copy()
+    seen, again = (other_camera(image, np.random.default_rng(seed)) for _ in range(2))
+    assert seen.shape == image.shape and seen.dtype == np.float32 and np.array_equal(seen, again)
+    assert np.array_equal(seen, np.rint(seen)) and seen.min() >= 0 and seen.max() <= 255
+    assert np.array_equal(image, before), "the photo itself stays"
+
+
+def test_other_cameras_take_dark_grey_and_negative_views() -> None:
+    image = np.broadcast_to(np.linspace(0, 255, 48, dtype=np.float32)[:, None, None], (48, 48, 3)) * (1, 0.5, 0.2)
+    seen = [other_camera(image.astype(np.float32), np.random.default_rng(seed)) for seed in range(60)]
+    assert any(view.max() < 50 for view in seen) and any(view.max() > 200 for view in seen)
+    assert any((view == view[..., :1]).all() for view in seen) and any((view != view[..., :1]).any() for view in seen)
+    assert any(view[:8].mean() > view[-8:].mean() for view in seen), "a negative"
+
+
+def test_views_of_other_cameras_keep_what_is_no_photo(shards: Path) -> None:
+    make = lambda camera: PromptDataset(  # noqa: E731
+        read_shards([shards]), side=64, masks_per_photo=2, length=6, min_area_px=1,
+        augmentation=Augmentation((0.5, 0.7), camera=camera),
+    )  # fmt: skip
+    plain, other = make(0.0), make(1.0)
+    for i in range(6):
+        assert torch.equal(plain[i].masks, other[i].masks)
+        assert torch.equal(plain[i].image.isnan(), other[i].image.isnan()) and plain[i].image.isnan().any()
+        assert not torch.equal(plain[i].image.nan_to_num(), other[i].image.nan_to_num())
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ from anymask.train.changes import FIXED, FREE, check_unchanged, stored_form
 from anymask.train.config import Phase, TrainConfig, load_config
 from anymask.train.loop import Trainer, TrainingError
 from anymask.train.photo_rounds import check_finite
+from anymask.weights.lock import locked
 
 RECIPE = """
 model: lite
@@ -74,6 +75,18 @@ def test_a_run_that_is_older_than_a_field_goes_on() -> None:
     check_unchanged(stored, TrainConfig(), 1, accept=False)
     with pytest.raises(OptionError, match=r"share: 1\.0 in the run, 0\.5 now"):
         check_unchanged(stored, TrainConfig(share=0.5), 1, accept=False)
+
+
+def test_a_second_training_in_a_folder_waits_for_the_first(recipe: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    words = [sys.executable, "-m", "anymask", "train", "--config", recipe, "--data", data, "--out", out]
+    with locked(out / "run"):
+        second = subprocess.Popen(list(map(str, words)), stdout=subprocess.PIPE, text=True)
+        assert second.stdout is not None and "another training holds" in second.stdout.readline()
+        assert second.poll() is None and not (out / "state.pt").exists()
+    second.communicate(timeout=120)
+    assert second.returncode == 0 and (out / "model.safetensors").exists()
 
 
 def test_free_fields_may_change(recipe: Path, data: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -110,6 +110,7 @@ def run(
     project: Project = None,
     work: Work = None,
     config: Config = None,
+    last_config: Annotated[str | None, typer.Option(help="Recipe after the last stage, where it is another.")] = None,
     override: Override = [],  # noqa: B006
     max_masks: Annotated[int, typer.Option(help="Objects that the annotator marks on a photo, at most.")] = 24,
     move_on: Annotated[float, typer.Option(help="Seconds of a mask after which to go to the next photo.")] = 60.0,
@@ -131,6 +132,7 @@ def run(
     `anymask engine run loop.db --stages 1,2,3 --simulate --truth train/ --unlabelled more/ --held-out dev/`
     """
     import json
+    from dataclasses import replace
 
     from anymask.core.files import write_aside
     from anymask.data.readers import open_dataset
@@ -153,6 +155,9 @@ def run(
     store, project_id = open_project(database, project)
     recipe = recipe_of(first_version(store, project_id), config)
     chosen = settings(database, work, held_out, recipe, override, margin, blend, protocol)
+    last = None
+    if last_config is not None:
+        last = replace(chosen, **recipe_settings((last_config, []), override))
     plan = LoopPlan(
         whole_numbers(stages),
         whole_numbers(photos),
@@ -161,6 +166,7 @@ def run(
         Hand(move_on_s=move_on),
         DetectorRecipe(detector_steps),
         generator=parse_options(generator),
+        last=last,
     )
     more = (photo for place in unlabelled for photo in open_dataset(place))
     for group in (known.photos.values(), more):
@@ -186,18 +192,24 @@ def settings(
     protocol: object = None,
 ) -> Retraining:
     """The options of a retraining, checked."""
-    from anymask.cli.train import find_recipe
     from anymask.engine.held_out import HeldOut as Photos
     from anymask.engine.retrain import Retraining
-    from anymask.train.config import load_config
 
     if work is None and "://" in database:
         raise OptionError("name a folder for data sets and runs: --work FOLDER.")
-    path = find_recipe(recipe[0])
+    how = recipe_settings(recipe, override)
     folder = work or Path(database).with_suffix("").with_name(f"{Path(database).stem}-engine")
     judged = Photos.read(held_out, protocol)  # type: ignore[arg-type]
-    config = load_config(path, [*recipe[1], *override])
-    return Retraining(folder.resolve(), config, judged, path.stem, margin=margin, blends=shares(blend))
+    return Retraining(folder.resolve(), held_out=judged, margin=margin, blends=shares(blend), **how)
+
+
+def recipe_settings(recipe: tuple[str, list[str]], override: list[str]) -> dict[str, Any]:
+    """The fields `config` and `recipe` of a `Retraining`: a recipe by name or file, with overrides."""
+    from anymask.cli.train import find_recipe
+    from anymask.train.config import load_config
+
+    path = find_recipe(recipe[0])
+    return {"config": load_config(path, [*recipe[1], *override]), "recipe": path.stem}
 
 
 def recipe_of(model: ModelVersion, config: str | None) -> tuple[str, list[str]]:

@@ -37,7 +37,7 @@ class LoopPlan:
     """stages: in this order, each with a retraining. num_photos: of each stage. truth: what the annotator knows.
 
     automatic: works off a round of stage 3 that has begun; by default in this process. generator, prefill: options that
-    differ from those that suit the model.
+    differ from those that suit the model. last: the retraining after the last stage, where that is another.
     """
 
     stages: Sequence[int]
@@ -49,6 +49,7 @@ class LoopPlan:
     prefill: dict[str, Any] = field(default_factory=dict)
     generator: dict[str, Any] = field(default_factory=dict)
     automatic: Callable[[Store, int], Any] | None = None
+    last: Retraining | None = None
 
     def __post_init__(self) -> None:
         if not self.stages or set(self.stages) - set(STAGES):
@@ -70,8 +71,9 @@ def run_loop(
         if made is None:
             say(f"step {step}: stage {stage}")
             _Step(store, project_id, plan, step, num_photos, say).do(stage)
-            facts = {**plan.retraining.facts, "step": step, "stage": stage}
-            retrain(store, project_id, replace(plan.retraining, facts=facts), say)
+            last = plan.last if step == len(plan.stages) else None
+            how = last or plan.retraining
+            retrain(store, project_id, replace(how, facts={**how.facts, "step": step, "stage": stage}), say)
     return [v for v in versions(store, project_id) if "step" in v.facts]
 
 

@@ -56,7 +56,7 @@ class EmbeddingCache:
         sam.image_encoder.eval()
         for done, photo in enumerate(missing, 1):
             view = draw_view(photo.hw, side, Augmentation(), np.random.default_rng(0))
-            pixels = image_in_view(decode_rgb(photo), photo.hw, view, 0.0, np.random.default_rng(0))
+            pixels = image_in_view(decode_rgb(photo), photo.hw, view, Augmentation(), np.random.default_rng(0))
             image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(sam.pixel_mean.device)
             image = torch.nan_to_num((image - sam.pixel_mean) / sam.pixel_std)
             with autocast(config, image):

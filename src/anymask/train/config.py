@@ -193,10 +193,11 @@ def check_config(config: TrainConfig, source: str) -> None:
     ]
     if config.cache_embeddings:
         frozen = any("image_encoder.".startswith(prefix) for prefix in config.freeze)
-        moved = any(list(s) != [1.0, 1.0] for s in scales) or config.flip or config.color or config.zoom or config.camera
+        moved = any(list(s) != [1.0, 1.0] for s in scales)
+        moved = moved or any((config.flip, config.color, config.zoom, config.camera))
         problems += [
             (not frozen, "cache_embeddings needs a frozen encoder: add freeze: [image_encoder.]"),
-            (bool(moved), "cache_embeddings needs photos as they are: set scale [1, 1] and flip, color, zoom, camera 0"),
+            (bool(moved), "cache_embeddings needs photos as they are: scale [1, 1]; flip, color, zoom, camera 0"),
             (config.lora_rank > 0 or config.affinity > 0, "cache_embeddings goes without lora_rank and affinity"),
         ]
     for wrong, message in problems:

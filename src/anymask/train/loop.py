@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from anymask.train.photo_rounds import PhotoRounds, TrainingError, check_finite,
 from anymask.train.processes import processes_of_this_run, total_norm
 from anymask.train.rounds import Shown
 from anymask.train.show import progress
+from anymask.weights.lock import locked
 from anymask.weights.save import save_model
 
 __all__ = ["StepResult", "Trainer", "TrainingError", "averaged_model"]
@@ -69,10 +70,19 @@ class Trainer:
     def run(self, stop_at: int | None = None, accept_changes: bool = False) -> None:
         """Train to the last phase's end, or to step `stop_at`; go on where `out` holds a run.
 
-        Saves every `save_every` steps and at SIGTERM; writes `model.safetensors` (averaged weights) at the end.
+        Saves every `save_every` steps and at SIGTERM; writes `model.safetensors` (averaged weights) at the end. Waits
+        while another training holds `out`.
         accept_changes: go on with a configuration that differs from the stored run's (see `train.changes`).
         """
         self.out.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as held:
+            if self.processes.is_first:
+                waits = f"another training holds {self.out}; waiting for its end"
+                held.enter_context(locked(self.out / "run", lambda: self._say(waits)))
+            self.processes.gather([None])  # the others wait for the first
+            self._run(stop_at, accept_changes)
+
+    def _run(self, stop_at: int | None, accept_changes: bool) -> None:
         if (self.out / "state.pt").exists():
             load_training_state(self, accept_changes)
             self._say(f"going on from step {self.step}")
