@@ -165,6 +165,28 @@ def test_gradient_through_time_is_optional(lite_random: Sam) -> None:
     assert not torch.allclose(grads[0], grads[1])
 
 
+def test_the_last_mask_teaches_the_first_prompt(lite_random: Sam) -> None:
+    masks = torch.zeros(2, 64, 64, dtype=torch.uint8)
+    masks[0, 10:50, 10:50], masks[1, 30:60, 5:25] = 1, 1
+    grads, losses = [], []
+    for distil, at_once in ((0.0, True), (2.0, True), (2.0, False)):
+        torch.manual_seed(0)
+        embedding = torch.randn(1, 256, 8, 8, requires_grad=True)
+        on_loss = (lambda loss: loss.backward()) if at_once else None
+        result = run_rounds(
+            lite_random, embedding, masks, 64, [True, False], LossWeights(), 0.0, on_loss=on_loss, distil=distil
+        )
+        if not at_once:
+            result.loss.backward()
+        grads.append(embedding.grad)
+        losses.append(result.loss.item())
+        assert len(result.per_round) == 3
+        lite_random.zero_grad()
+    torch.testing.assert_close(grads[1], grads[2])
+    assert losses[1] == pytest.approx(losses[2]) and losses[1] > losses[0]
+    assert not torch.allclose(grads[0], grads[1])
+
+
 def test_prompts_in_a_batch_equal_prompts_alone(lite_random: Sam) -> None:
     torch.manual_seed(0)
     masks = torch.rand(5, 32, 32) > 0.5

@@ -59,6 +59,7 @@ class TrainConfig:
     decoder_depth, dropout, drop_path: of the model while it trains. gradient_checkpointing: recompute the ViT's blocks
     in the backward pass. through_time: let gradients flow through fed-back logits (PAPER is silent; dearer).
     affinity: weight of the dense auxiliary loss on the embedding (`train.affinity`), 0 turns it off.
+    distil: weight of the last round's mask as a target of the first prompt (`train.rounds`), 0 turns it off.
     freeze: parameters whose names start with one of these stay as they are.
     lora_rank: above 0, low-rank updates of q and v in every block of a ViT are trained instead of its blocks
     (`train.lora`), scaled by lora_alpha / lora_rank; they are merged into plain weights on saving.
@@ -104,6 +105,7 @@ class TrainConfig:
     ema: float = 0.998
     affinity: float = 0.0
     affinity_masks: int = 24
+    distil: float = 0.0
     dropout: float = 0.0
     drop_path: float = 0.0
     decoder_depth: int = 2

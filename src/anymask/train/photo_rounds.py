@@ -80,6 +80,7 @@ class PhotoRounds(nn.Module):
                     config.through_time,
                     None if config.through_time else backward,
                     self._text(batch.images[i], masks[: phase.masks]),
+                    config.distil,
                 )
             if config.through_time:
                 backward(result.loss)

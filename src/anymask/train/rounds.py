@@ -53,6 +53,7 @@ def run_rounds(
     through_time: bool = False,
     on_loss: Callable[[Tensor], None] | None = None,
     text: Tensor | None = None,
+    distil: float = 0.0,
 ) -> RoundsResult:
     """All rounds for the masks of one photo.
 
@@ -60,7 +61,8 @@ def run_rounds(
     through the logits that are fed back; detached otherwise, which is cheaper and the default (the paper is silent).
     on_loss: gets every round's share of the loss as soon as it is known; a backward pass there frees the round's graph
     before the next one is built. Not with `through_time`, where the rounds are one graph. text: vectors (P, D), the
-    first prompt in place of points and boxes.
+    first prompt in place of points and boxes. distil: weight, beside a round, of the first prompt answered once more
+    with the last mask's probabilities as its target.
     """
     if through_time and on_loss:
         raise ValueError("with through_time the rounds share one graph: use the returned loss.")
@@ -72,7 +74,7 @@ def run_rounds(
         peak = target.flatten(1).amax(dim=1)[:, None, None]
         solid = torch.where(empty[:, None, None], target >= peak, solid)
     prompts = first_prompts(solid, side, box_chance) if text is None else no_prompts(solid)
-    previous: Tensor | None = None
+    first, previous = prompts, None
     losses: list[Tensor] = []
     log: list[dict[str, float | None]] = []
     seen: list[Tensor] = []
@@ -105,8 +107,15 @@ def run_rounds(
         previous = logits[torch.arange(len(best)), best].unsqueeze(1)
         previous = previous if through_time else previous.detach()
         seen.append(previous.detach()[0, 0] > 0)
+    if distil and plan:
+        assert previous is not None
+        again, iou = decode_prompts(sam, embedding, first.coords_xy, first.labels, None, side, True, text)
+        lesson = round_loss(again.float(), iou.float(), previous.detach()[:, 0].sigmoid(), weights).mask
+        if on_loss:
+            on_loss(distil * lesson / (len(plan) + 1))
+        losses.append(distil * lesson.detach() if on_loss else distil * lesson)
     shown = Shown(solid[0], seen, Prompts(prompts.coords_xy[:1], prompts.labels[:1]))
-    return RoundsResult(torch.stack(losses).mean(), log, shown)
+    return RoundsResult(torch.stack(losses).sum() / (len(plan) + 1), log, shown)
 
 
 def _mean(values: Tensor) -> float | None:
