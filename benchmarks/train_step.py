@@ -14,6 +14,7 @@ loader is measured as well, on real photos.
 from __future__ import annotations
 
 import argparse
+import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -159,6 +160,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--peer-dtypes", default="bf16,fp32")
+    parser.add_argument("--peers-only", action="store_true", help="where memory does not hold both at once")
     parser.add_argument("--data", type=Path)
     args = parser.parse_args()
     if args.threads:
@@ -167,9 +169,11 @@ def main() -> None:
     side = 512 if args.model == "lite" else 1024
     batch = make_batch(side, args.photos, args.masks)
     with tempfile.TemporaryDirectory() as folder:
-        ours, trainer = our_step(args.model, side, batch, Path(folder))
-        entries: dict[str, Callable[[], Any]] = {"anymask": ours}
-        for name in args.peer_dtypes.split(","):
+        entries: dict[str, Callable[[], Any]] = {}
+        trainer = None
+        if not args.peers_only:
+            entries["anymask"], trainer = our_step(args.model, side, batch, Path(folder))
+        for name in filter(None, args.peer_dtypes.split(",")):
             loop = PlainLoop(args.model, side, {"bf16": torch.bfloat16, "fp32": torch.float32}[name])
             entries[f"plain loop, {name}"] = lambda loop=loop: loop.step(batch)
         seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in entries}
@@ -185,9 +189,10 @@ def main() -> None:
         print(f"{'':20}{'photos/s':>10}{'s a step':>10}{'ratio':>8}{'CPU s':>9}{'ratio':>8}")
         medians = {name: np.median(values, axis=0) for name, values in seconds.items()}
         for name, (wall, cpu) in medians.items():
-            ratio, cpu_ratio = (wall, cpu) / medians["anymask"]
+            ratio, cpu_ratio = (wall, cpu) / medians.get("anymask", np.full(2, np.nan))
             print(f"{name:20}{args.photos / wall:10.3f}{wall:10.2f}{ratio:8.2f}{cpu:9.2f}{cpu_ratio:8.2f}", flush=True)
-        if args.data:
+        print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
+        if args.data and trainer:
             wait, work = loading_share(args.data, trainer)
             print(f"waiting for data: {wait:.3f} s of {wait + work:.2f} s a step, {100 * wait / (wait + work):.1f} %")
 
