@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from anymask.core.errors import ImageError
 from anymask.core.processor import cpu_flags
-from anymask.model.layers import DropPath, LayerNorm2d, MLPBlock, runs_eagerly_on_cpu
+from anymask.model.layers import DropPath, LayerNorm2d, MLPBlock, computes_on_cpu
+from anymask.model.tiled_attention import tiled_attention
 
 
 class ImageEncoderViT(nn.Module):
@@ -211,10 +212,10 @@ def rel_pos_attention(
     grid = q.reshape(*q.shape[:2], h, w, -1)
     bias_h = torch.einsum("nayxd,yjd->nayxj", grid, rel_h).flatten(2, 3)  # (N, heads, h·w, h)
     bias_w = torch.einsum("nayxd,xjd->nayxj", grid, rel_w).flatten(2, 3)  # (N, heads, h·w, w)
-    if runs_eagerly_on_cpu(q) and not (q.dtype == torch.bfloat16 and "amx_bf16" in cpu_flags()):
+    if computes_on_cpu(q) and not (q.dtype == torch.bfloat16 and "amx_bf16" in cpu_flags()):
         if h * w >= 1024:
-            return _tiled_attention(q, k, v, bias_h, bias_w)
-        if q.dtype == torch.float32:
+            return tiled_attention(q, k, v, bias_h, bias_w)
+        if q.dtype == torch.float32 and not torch.is_grad_enabled():
             return _whole_attention(q, k, v, bias_h, bias_w)
     if torch._C._get_tracing_state() is not None and "amx_bf16" not in cpu_flags():  # an OpenVINO graph, made for here
         return _plain_attention(q, k, v, bias_h, bias_w)
@@ -260,33 +261,3 @@ def _whole_attention(q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: Te
     grid += bias_w[..., None, :]
     torch.softmax(scores, dim=-1, out=scores)
     return (scores @ v).view(n, heads, length, d)
-
-
-def _tiled_attention(
-    q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: Tensor, tile: int = 256
-) -> Tensor:
-    """Row tiles of the score matrix small enough to stay in cache; no arithmetic beyond the plain product.
-
-    Scores and weights are float32 between the two products, whatever the type of q, k and v.
-    """
-    n, heads, length, d = q.shape
-    h, w = bias_h.shape[-1], bias_w.shape[-1]
-    out = torch.empty(n, length, heads, d, dtype=q.dtype, device=q.device)
-    q, bias_h, bias_w = q * d**-0.5, bias_h.float(), bias_w.float()
-    products = torch.empty(tile, length, dtype=q.dtype, device=q.device)
-    scores = products if q.dtype == torch.float32 else torch.empty(tile, length, device=q.device)
-    for i in range(n):
-        for head in range(heads):
-            keys, values = k[i, head].t().contiguous(), v[i, head].contiguous()
-            for start in range(0, length, tile):
-                rows = slice(start, min(start + tile, length))
-                torch.mm(q[i, head, rows], keys, out=products[: rows.stop - start])
-                s = scores[: rows.stop - start]
-                if scores is not products:
-                    s.copy_(products[: rows.stop - start])
-                grid = s.view(-1, h, w)
-                grid += bias_h[i, head, rows, :, None]
-                grid += bias_w[i, head, rows, None, :]
-                torch.softmax(s, dim=-1, out=s)
-                out[i, rows, head] = s.to(q.dtype) @ values
-    return out.transpose(1, 2)

@@ -9,6 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def computes_on_cpu(x: Tensor) -> bool:
+    """Is this CPU arithmetic as it comes, not the making of a graph?"""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and torch._C._get_tracing_state() is None
+
+
 def runs_eagerly_on_cpu(x: Tensor) -> bool:
     """Is this plain inference on a CPU? Then tiles, loops and OpenCV are allowed, as nowhere else."""
     return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
