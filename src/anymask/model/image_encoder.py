@@ -215,7 +215,9 @@ def rel_pos_attention(
     if computes_on_cpu(q) and not (q.dtype == torch.bfloat16 and "amx_bf16" in cpu_flags()):
         if h * w >= 1024:
             return tiled_attention(q, k, v, bias_h, bias_w)
-        if q.dtype == torch.float32 and not torch.is_grad_enabled():
+        if torch.is_grad_enabled():
+            return _plain_attention(q, k, v, bias_h, bias_w)
+        if q.dtype == torch.float32:
             return _whole_attention(q, k, v, bias_h, bias_w)
     if torch._C._get_tracing_state() is not None and "amx_bf16" not in cpu_flags():  # an OpenVINO graph, made for here
         return _plain_attention(q, k, v, bias_h, bias_w)
@@ -223,11 +225,14 @@ def rel_pos_attention(
 
 
 def _plain_attention(q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: Tensor) -> Tensor:
-    """The score matrix in plain operations: where no matrix units are, the wider dot products of folding cost more."""
+    """The score matrix in plain operations, at least in float32: where no matrix units are, the wider dot products of
+    folding cost more.
+    """
     h, w = bias_h.shape[-1], bias_w.shape[-1]
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    bias = bias_h[..., :, None] + bias_w[..., None, :]
-    return (scores + bias.reshape(*bias.shape[:3], h * w)).softmax(dim=-1) @ v
+    wide = torch.promote_types(q.dtype, torch.float32)
+    scores = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).to(wide)
+    bias = bias_h.to(wide)[..., :, None] + bias_w.to(wide)[..., None, :]
+    return (scores + bias.reshape(*bias.shape[:3], h * w)).softmax(dim=-1).to(q.dtype) @ v
 
 
 def _folded_attention(
