@@ -111,6 +111,7 @@ def _line(axes: Any, x: list[int], points: Sequence[Point], key: str, label: str
     axes.plot(x, y, color=color, linewidth=1.8, label=label or None)
     faces = [color if p.is_promoted else "white" for p in points]
     axes.scatter(x, y, s=34, c=faces, edgecolors=color, linewidths=1.4, zorder=3)
-    for at, value in zip(x, y):
+    for at, value, before in zip(x, y, [*y[:1], *y]):
         text = f"{value:.2f}" if key == "clicks" else f"{value:.1f}"
-        axes.annotate(text, (at, value), (0, 8), textcoords="offset points", ha="center", color=INK, fontsize=8)
+        dx = 9 if before > value else 0  # beside a line that falls
+        axes.annotate(text, (at, value), (dx, 8), textcoords="offset points", ha="center", color=INK, fontsize=8)
