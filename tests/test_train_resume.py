@@ -166,7 +166,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(recipe: Path, data: Path, tmp_pa
     assert done.returncode == 1
     assert "could not save step 2" in done.stderr and "checkpoint before it is intact" in done.stderr
     assert (run / "state.pt").read_bytes() == good
-    assert sorted(p.name for p in run.iterdir()) == ["log.jsonl", "state.pt"]  # nothing half-written
+    assert sorted(p.name for p in run.iterdir()) == ["log.jsonl", "run.lock", "state.pt"]  # nothing half-written
     assert train(recipe, data, run, 2, []).step == 2
 
 
