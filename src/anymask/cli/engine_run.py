@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,7 @@ from anymask.core.errors import OptionError
 if TYPE_CHECKING:
     from anymask.engine.models import ModelVersion
     from anymask.engine.retrain import Retraining
+    from anymask.train.config import TrainConfig
 
 HeldOut = Annotated[
     list[Path], typer.Option("--held-out", help="Photos with masks to judge models by; never trained on. May repeat.")
@@ -157,7 +158,8 @@ def run(
     chosen = settings(database, work, held_out, recipe, override, margin, blend, protocol)
     last = None
     if last_config is not None:
-        last = replace(chosen, **recipe_settings((last_config, []), override))
+        trained, name = read_recipe((last_config, []), override)
+        last = replace(chosen, config=trained, recipe=name)
     plan = LoopPlan(
         whole_numbers(stages),
         whole_numbers(photos),
@@ -197,19 +199,19 @@ def settings(
 
     if work is None and "://" in database:
         raise OptionError("name a folder for data sets and runs: --work FOLDER.")
-    how = recipe_settings(recipe, override)
+    config, name = read_recipe(recipe, override)
     folder = work or Path(database).with_suffix("").with_name(f"{Path(database).stem}-engine")
     judged = Photos.read(held_out, protocol)  # type: ignore[arg-type]
-    return Retraining(folder.resolve(), held_out=judged, margin=margin, blends=shares(blend), **how)
+    return Retraining(folder.resolve(), config, judged, name, margin=margin, blends=shares(blend))
 
 
-def recipe_settings(recipe: tuple[str, list[str]], override: list[str]) -> dict[str, Any]:
-    """The fields `config` and `recipe` of a `Retraining`: a recipe by name or file, with overrides."""
+def read_recipe(recipe: tuple[str, list[str]], override: list[str]) -> tuple[TrainConfig, str]:
+    """A recipe by name or file with its own overrides and the user's, and what it is called."""
     from anymask.cli.train import find_recipe
     from anymask.train.config import load_config
 
     path = find_recipe(recipe[0])
-    return {"config": load_config(path, [*recipe[1], *override]), "recipe": path.stem}
+    return load_config(path, [*recipe[1], *override]), path.stem
 
 
 def recipe_of(model: ModelVersion, config: str | None) -> tuple[str, list[str]]:

@@ -9,14 +9,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def is_traced() -> bool:
+    """Is a graph being made, by compiling or tracing?"""
+    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+
+
 def computes_on_cpu(x: Tensor) -> bool:
-    """Is this CPU arithmetic as it comes, not the making of a graph?"""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling() and torch._C._get_tracing_state() is None
+    """Is this CPU arithmetic as it comes, with or without gradients?"""
+    return x.device.type == "cpu" and not is_traced()
 
 
 def runs_eagerly_on_cpu(x: Tensor) -> bool:
-    """Is this plain inference on a CPU? Then tiles, loops and OpenCV are allowed, as nowhere else."""
-    return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    """Is this plain inference on a CPU? Then loops over prompts, shared buffers and OpenCV are allowed."""
+    return computes_on_cpu(x) and not torch.is_grad_enabled()
 
 
 class LayerNorm2d(nn.Module):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from anymask.model.layers import runs_eagerly_on_cpu
+from anymask.model.layers import is_traced, runs_eagerly_on_cpu
 
 KERNEL = (0.125, 0.25, 0.25, 0.25, 0.125)  # a box of four after a box of two
 
@@ -25,7 +25,7 @@ def smooth_logits(logits: Tensor) -> Tensor:
     flat = logits.float().reshape(p * m, h, w)
     if runs_eagerly_on_cpu(logits):  # OpenCV's separable filter takes a tenth of the time
         return _with_opencv(flat, cv2.BORDER_REPLICATE).reshape(p, m, h, w)
-    if flat.requires_grad and flat.device.type == "cpu" and not _is_traced():
+    if flat.requires_grad and flat.device.type == "cpu" and not is_traced():
         return _Smooth.apply(flat).reshape(p, m, h, w)
     kernel = torch.tensor(KERNEL, device=logits.device)
     padded = F.pad(flat.unsqueeze(1), (2, 2, 2, 2), mode="replicate")
@@ -57,7 +57,3 @@ def _with_opencv(flat: Tensor, border: int) -> Tensor:
     for smooth, mask in zip(out, flat.numpy(), strict=True):
         cv2.sepFilter2D(mask, cv2.CV_32F, kernel, kernel, dst=smooth, borderType=border)
     return torch.from_numpy(out)
-
-
-def _is_traced() -> bool:
-    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None

@@ -1,7 +1,7 @@
 """Attention of a large grid on a CPU without matrix units: row tiles of the score matrix that stay in its cache.
 
 No arithmetic beyond the plain products, and never more of the score matrix than one tile. Scores and weights are
-float32 between the two products where q, k and v are bf16. For training the tiles are made again in the backward pass.
+at least float32 between the two products. For training the tiles are made again in the backward pass.
 
 Shapes: N images, `heads` of width D, a grid of h×w places, t rows of a tile.
 """
@@ -17,7 +17,11 @@ TILE = 256
 
 
 def tiled_attention(q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: Tensor) -> Tensor:
-    """softmax(q·k/√D + bias_h + bias_w) v, (N, heads, h·w, D); bias_h (N, heads, h·w, h), bias_w (N, heads, h·w, w)."""
+    """softmax(q·k/√D + bias_h + bias_w) v, of the shape and type of q.
+
+    q, k, v: (N, heads, h·w, D) on the CPU, of one type. bias_h: (N, heads, h·w, h), what every place adds for each row
+    of the grid; bias_w: (N, heads, h·w, w), for each column. Once differentiable in all five.
+    """
     if torch.is_grad_enabled():
         out: Tensor = _Tiled.apply(q, k, v, bias_h, bias_w)
         return out
@@ -29,7 +33,7 @@ class _Scores:
 
     def __init__(self, q: Tensor, bias_h: Tensor, bias_w: Tensor) -> None:
         length, self.grid_hw = q.shape[2], (bias_h.shape[-1], bias_w.shape[-1])
-        wide = torch.float32 if q.dtype == torch.bfloat16 else q.dtype
+        wide = torch.promote_types(q.dtype, torch.float32)
         self.q, self.bias_h, self.bias_w = q * q.shape[-1] ** -0.5, bias_h.to(wide), bias_w.to(wide)
         self.products = q.new_empty(TILE, length)
         self.scores = self.products if q.dtype == wide else q.new_empty(TILE, length, dtype=wide)

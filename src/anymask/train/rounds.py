@@ -30,7 +30,8 @@ class Shown:
 
 @dataclass(frozen=True)
 class RoundsResult:
-    """loss: mean over the rounds. per_round: detached scalars, one dict for each round. shown: of the first mask.
+    """loss: mean over the rounds, and the lesson of `distil` where there is one. per_round: detached scalars, one dict
+    for each round. shown: of the first mask.
 
     The scalars: loss, mask (its focal and dice part), best_iou of the mask with the least loss, point_iou and box_iou
     of those that started so, chosen_iou of the mask with the highest predicted IoU, positive_clicks: share of
