@@ -364,6 +364,24 @@ def test_two_processes_at_once_fetch_it_once(site: Site, target: Path) -> None:
     assert len(site.asked) == 1
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
+def test_a_lock_ends_with_its_holder_though_a_forked_child_lives_on(tmp_path: Path) -> None:
+    code = """
+import os, pathlib, signal, sys
+from anymask.weights.lock import locked
+path = pathlib.Path(sys.argv[1])
+with locked(path):
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+with locked(path, lambda: print("waits", flush=True)):
+    print("again", flush=True)
+os.kill(child, signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "run"], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "again\n", done.stderr
+
+
 def test_the_embedded_model_needs_no_download(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     present = replace(catalog.CATALOG["lite"], file_name="catalog.py")  # any file of the package
     monkeypatch.setitem(catalog.CATALOG, "lite", present)

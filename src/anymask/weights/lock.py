@@ -21,6 +21,10 @@ if sys.platform == "win32":
             return False
         return True
 
+    def _unlock(handle: int) -> None:
+        os.lseek(handle, 0, os.SEEK_SET)
+        msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)
+
 else:
     import fcntl
 
@@ -30,6 +34,9 @@ else:
         except BlockingIOError:
             return False
         return True
+
+    def _unlock(handle: int) -> None:
+        fcntl.flock(handle, fcntl.LOCK_UN)  # closing it alone leaves the lock with a forked child that lives longer
 
 
 @contextmanager
@@ -45,6 +52,9 @@ def locked(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[No
                 on_wait()
             while not _try_lock(handle):
                 time.sleep(POLL_S)
-        yield
+        try:
+            yield
+        finally:
+            _unlock(handle)
     finally:
         os.close(handle)
