@@ -4,17 +4,29 @@
 of one prompt (2 MB at 64×64 cells in bf16) stay in a processor's cache from one step to the next, and all prompts
 share the buffers between the steps.
 
-Shapes: P prompts, T tokens, H heads of width D, N = H·T rows, L cells, C width.
+A mask prompt adds to every cell of its image a mix of few rows (`MaskPart`), so that the cells before the first update
+need not be written out: what they share is projected once an image, and a thin product gives the rest.
+
+Shapes: P prompts, T tokens, H heads of width D, N = H·T rows, L cells, C width, R rows of a mask prompt.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from anymask.model.layers import runs_eagerly_on_cpu
+
+
+@dataclass(frozen=True)
+class MaskPart:
+    """What P mask prompts add to the cells (L, C) of their image: wᵀ rows. w: (P, R, L). rows: (R, C)."""
+
+    w: Tensor
+    rows: Tensor
 
 
 class CellBatch:
@@ -76,29 +88,83 @@ def cells_of(keys: Tensor, pe: Tensor) -> Cells:
     return CellList(keys.unbind(0), pe[0]) if goes_in_turn(keys) else CellBatch(keys, pe)
 
 
-def first_update(keys: Tensor, queries: Tensor, pe: Tensor, k: Tensor, v: Tensor, norm: nn.LayerNorm) -> Cells:
+def attended_with_masks(
+    q: Tensor, keys: Tensor, values: Tensor, thin: Tensor, w: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Queries (P, H, T, D) attend to one image's projected cells and what masks add: means of the values
+    (P, H, T, D), and of the masks' weights (P, N, R).
+
+    keys, values: (1, H, L, D). thin: (P, N, R), the queries against the rows of the masks. w: (P, R, L).
+    """
+    columns = keys.transpose(2, 3)
+    if not goes_in_turn(q):
+        logits = (q @ columns).flatten(1, 2) + thin @ w  # (P, N, L)
+        shares = logits.softmax(dim=-1)
+        return shares.view(*q.shape[:3], -1) @ values, shares @ w.transpose(1, 2)
+    out, taken = torch.empty_like(q), torch.empty_like(thin)
+    logits = q.new_empty(*q.shape[1:3], keys.shape[2])
+    rows = logits.flatten(0, 1)
+    for i, each in enumerate(q):
+        torch.bmm(each, columns[0], out=logits)
+        torch.softmax(rows.addmm_(thin[i], w[i]), dim=-1, out=rows)
+        torch.bmm(logits, values[0], out=out[i])
+        torch.mm(rows, w[i].t(), out=taken[i])
+    return out, taken
+
+
+def first_update(
+    keys: Tensor,
+    queries: Tensor,
+    pe: Tensor,
+    k: Tensor,
+    v: Tensor,
+    norm: nn.LayerNorm,
+    thin: Tensor | None = None,
+    masks: MaskPart | None = None,
+) -> Cells:
     """The first time that cells attend to tokens: from one image for all prompts to cells for each.
 
-    keys, pe: (1, L, C). queries: (1, H, L, D), projected and scaled. k: (P, H, T, D). v: (P, N, C).
+    keys, pe: (1, L, C). queries: (1, H, L, D), projected and scaled. k: (P, H, T, D). v: (P, N, C). thin: (P, N, R),
+    the tokens against the rows of the masks.
     """
-    num_heads = k.shape[1]
+    num_heads, num_rows = k.shape[1], v.shape[1]
+    if masks is not None:
+        v = torch.cat([v, masks.rows.expand(len(v), -1, -1)], dim=1)
     if not goes_in_turn(k):
-        logits = k @ queries.transpose(2, 3)  # (P, H, T, L)
-        return CellBatch(_updated(keys, logits.flatten(1, 2), v, num_heads, norm), pe)
+        logits = (k @ queries.transpose(2, 3)).flatten(1, 2)  # (P, N, L)
+        if masks is None or thin is None:
+            return CellBatch(_updated(keys, logits, v, num_heads, norm), pe)
+        shares = _over_tokens(logits + thin @ masks.w, num_heads)
+        return CellBatch(_moved(keys, torch.cat([shares, masks.w], dim=1), v, norm), pe)
     columns, sums = queries[0].transpose(1, 2), torch.empty_like(keys[0])
-    logits = k.new_empty(*k.shape[1:3], keys.shape[1])
+    weights = k.new_empty(v.shape[1], keys.shape[1])
+    logits = weights[:num_rows]
+    by_head = logits.view(num_heads, -1, keys.shape[1])
     updated = []
-    for rows, values in zip(k, v, strict=True):
-        torch.bmm(rows, columns, out=logits)
-        updated.append(_updated_in_turn(keys[0], logits.flatten(0, 1), values, num_heads, norm, sums))
+    for i, rows in enumerate(k):
+        torch.bmm(rows, columns, out=by_head)
+        if masks is not None and thin is not None:
+            weights[num_rows:] = masks.w[i]
+            logits.addmm_(thin[i], masks.w[i])
+        torch.softmax(by_head, dim=1, out=by_head)
+        updated.append(norm(torch.addmm(keys[0], weights.t(), v[i], out=sums)))
     return CellList(updated, pe[0])
 
 
 def _updated(keys: Tensor, logits: Tensor, v: Tensor, num_heads: int, norm: nn.LayerNorm) -> Tensor:
     """Cells (1 or P, L, C) after attention by logits (P, N, L) to v (P, N, C)."""
+    return _moved(keys, _over_tokens(logits, num_heads), v, norm)
+
+
+def _over_tokens(logits: Tensor, num_heads: int) -> Tensor:
+    """Softmax of (P, N, L) over the tokens of each head."""
     p, n, length = logits.shape
-    attention = logits.reshape(p, num_heads, -1, length).softmax(dim=2).reshape(p, n, length)
-    return norm(torch.baddbmm(keys.expand(p, -1, -1), attention.transpose(1, 2), v))
+    return logits.reshape(p, num_heads, -1, length).softmax(dim=2).reshape(p, n, length)
+
+
+def _moved(keys: Tensor, weights: Tensor, v: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """norm(cells + weightsᵀ v): cells (1 or P, L, C), weights (P, N, L), v (P, N, C)."""
+    return norm(torch.baddbmm(keys.expand(len(v), -1, -1), weights.transpose(1, 2), v))
 
 
 def _updated_in_turn(

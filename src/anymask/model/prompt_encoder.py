@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anymask.model.layers import LayerNorm2d
+from anymask.model.cells import MaskPart
+from anymask.model.layers import LayerNorm2d, runs_eagerly_on_cpu
 
 # Label ids of a sparse prompt token; the same numbers as in the exported decoder.
 PADDING, BACKGROUND, FOREGROUND, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = -1, 0, 1, 2, 3
@@ -118,17 +120,32 @@ class PromptEncoder(nn.Module):
 
     def embed_masks(self, masks: Tensor) -> Tensor:
         """Mask logits (P, 1, 4h, 4w) to a dense embedding (P, C, h, w)."""
-        x = masks.to(self.no_mask_embed.weight.dtype).permute(0, 2, 3, 1)  # channels last throughout
-        for layer in self.mask_downscaling:
-            if isinstance(layer, nn.Conv2d):
-                x = _patch_conv(x, layer)
-            elif isinstance(layer, LayerNorm2d):
-                if torch.is_grad_enabled():
-                    x = x.to(layer.weight.dtype)  # backward over few channels is slow in bf16
-                x = F.layer_norm(x, (x.shape[-1],), layer.weight, layer.bias, layer.eps)
-            else:
-                x = layer(x)
-        return x.permute(0, 3, 1, 2)
+        weight, bias = self._last_of_masks
+        x = F.linear(self._mask_features(masks).transpose(1, 2), weight, bias)
+        h, w = masks.shape[-2] // 4, masks.shape[-1] // 4
+        return x.view(len(x), h, w, -1).permute(0, 3, 1, 2)  # channels last, as the decoder wants them
+
+    def mask_part(self, masks: Tensor, dtype: torch.dtype) -> MaskPart:
+        """The same in two thin factors, as what it adds to `embed_no_mask`."""
+        weight, bias = self._last_of_masks
+        features = self._mask_features(masks)
+        w = torch.cat([features, torch.ones_like(features[:, :1])], dim=1)
+        return MaskPart(w.to(dtype), torch.cat([weight.t(), bias - self.no_mask_embed.weight]).to(dtype))
+
+    @property
+    def _last_of_masks(self) -> tuple[Tensor, Tensor]:
+        """The last convolution, whose kernel is one pixel: weight (C, 16) and bias (C,)."""
+        last = self.mask_downscaling[6]
+        assert isinstance(last, nn.Conv2d) and last.bias is not None
+        return last.weight.flatten(1), last.bias
+
+    def _mask_features(self, masks: Tensor) -> Tensor:
+        """What the last convolution gets, (P, 16, h·w); in float32, for it is little work and few channels."""
+        first, second = self.mask_downscaling[:3], self.mask_downscaling[3:6]
+        with torch.autocast(masks.device.type, enabled=False):
+            x = masks.to(self.no_mask_embed.weight.dtype)
+            parts = torch.split(x, 1) if runs_eagerly_on_cpu(x) else [x]  # one stays in the processor's cache
+            return torch.cat([_downscaled(_downscaled(part, first), second).flatten(2) for part in parts])
 
     def embed_no_mask(self) -> Tensor:
         """The dense embedding that stands for 'no mask given', (1, C, 1, 1); broadcasts over cells."""
@@ -145,14 +162,18 @@ class PromptEncoder(nn.Module):
         points: coordinates (P, N, 2) in the model frame and labels (P, N) in {-1, 0, 1, 2, 3}; one padding token
         is appended when no box is given. boxes: (P, 4) xyxy in the model frame. masks: (P, 1, 4h, 4w) logits.
         """
-        sparse = self.embed_sparse(points, boxes)
-        if sparse is None:
-            count = 1 if masks is None else masks.shape[0]
-            sparse = self.no_mask_embed.weight.new_empty((count, 0, self.embed_dim))
+        sparse = self.sparse(points, boxes, masks)
         if masks is not None:
             return sparse, self.embed_masks(masks)
         h, w = self.image_embedding_size
         return sparse, self.embed_no_mask().expand(sparse.shape[0], -1, h, w)
+
+    def sparse(self, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None, masks: Tensor | None) -> Tensor:
+        """The sparse part of `forward`, (P, N, C): N = 0 where there are only masks or nothing."""
+        sparse = self.embed_sparse(points, boxes)
+        if sparse is None:
+            return self.no_mask_embed.weight.new_empty((1 if masks is None else len(masks), 0, self.embed_dim))
+        return sparse
 
     def embed_sparse(
         self, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None
@@ -176,9 +197,18 @@ class PromptEncoder(nn.Module):
         return self.embed_tokens(torch.cat(coords, dim=1), torch.cat(labels, dim=1))
 
 
-def _patch_conv(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """A convolution whose kernel is its stride, on (P, H, W, in): one matrix product, (P, H/k, W/k, out)."""
-    k = conv.kernel_size[0]
-    p, h, w, c = x.shape
-    x = x.reshape(p, h // k, k, w // k, k, c).permute(0, 1, 3, 2, 4, 5).reshape(p, h // k, w // k, k * k * c)
-    return F.linear(x, conv.weight.permute(0, 2, 3, 1).reshape(conv.out_channels, -1), conv.bias)
+def _downscaled(x: Tensor, stage: nn.Sequential) -> Tensor:
+    """Convolution (kernel and stride 2), norm and activation of (P, in, H, W): (P, out, H/2, W/2), channels first.
+
+    The mean that the norm takes away is taken from the convolution's weights.
+    """
+    conv, norm, activation = stage
+    assert isinstance(conv, nn.Conv2d) and isinstance(norm, LayerNorm2d) and conv.bias is not None
+    p, c, h, w = x.shape
+    patches = x.reshape(p, c, h // 2, 2, w // 2, 2).permute(0, 1, 3, 5, 2, 4).reshape(p, 4 * c, -1)
+    weight, bias = conv.weight.flatten(1), conv.bias
+    weight, bias = weight - weight.mean(dim=0), bias - bias.mean()
+    x = torch.baddbmm(bias.view(1, -1, 1), weight.expand(p, -1, -1), patches)
+    x = x * (x.square().mean(dim=1, keepdim=True) + norm.eps).rsqrt()
+    x = torch.addcmul(norm.bias.view(-1, 1), x, norm.weight.view(-1, 1))
+    return cast(Tensor, activation(x)).view(p, -1, h // 2, w // 2)

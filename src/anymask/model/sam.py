@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -111,15 +112,16 @@ class Sam(nn.Module):
         """Low-resolution logits (P, M, 4h, 4w) and predicted IoU (P, M), both float32.
 
         embedding: (1, C, h, w). points: (P, N, 2) in the model frame and labels (P, N). boxes: (P, 4).
-        masks: (P, 1, 4h, 4w) logits. prepared: `prepare(embedding)`, used where no mask is given.
+        masks: (P, 1, 4h, 4w) logits. prepared: `prepare(embedding)`, or for prompts without masks its low-rank form.
         min_iou: logits of prompts with no predicted IoU above it are zero, for half of the work.
         inside_hw: logits beyond these rows and columns of cells are not wanted.
         """
-        sparse, dense = self.prompt_encoder(points, boxes, masks)
-        size_hw = (embedding.shape[-2], embedding.shape[-1])
-        if masks is not None or prepared is None:
-            dense_pe = self.prompt_encoder.get_dense_pe()
-            prepared = self.mask_decoder.prepare(embedding, dense_pe, dense.to(embedding.dtype))
+        sparse, size_hw = self.prompt_encoder.sparse(points, boxes, masks), (embedding.shape[-2], embedding.shape[-1])
+        if masks is not None:
+            image = prepared if isinstance(prepared, ImageTokens) else self.prepare(embedding)
+            prepared = replace(image, masks=self.prompt_encoder.mask_part(masks, embedding.dtype))
+        elif prepared is None:
+            prepared = self.prepare(embedding)
         decoder = self.mask_decoder
         if min_iou is not None and decoder.rates_stability:
             min_iou = least_head(min_iou)

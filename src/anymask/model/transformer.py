@@ -21,7 +21,7 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anymask.model.cells import Cells, cells_of, first_update
+from anymask.model.cells import Cells, MaskPart, attended_with_masks, cells_of, first_update
 from anymask.model.layers import MLPBlock
 
 
@@ -39,12 +39,14 @@ class ImageTokens:
     """The image side before the first layer.
 
     keys: (G, L, C) image + dense prompt embedding. pe: (1, L, C) positional code of the cells.
-    shared: where G = 1, the projections that the first layer needs of it.
+    shared: where G = 1, the projections that the first layer needs of it. masks: where G = 1, what the prompts' masks
+    add to the keys.
     """
 
     keys: Tensor
     pe: Tensor
     shared: SharedProjections | None
+    masks: MaskPart | None = None
 
 
 class Attention(nn.Module):
@@ -89,9 +91,18 @@ class Attention(nn.Module):
         """Weight (H·D, C) of an input projection as (H, D, C)."""
         return linear.weight.reshape(self.num_heads, -1, linear.weight.shape[1])
 
-    def tokens_on_shared_image(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Tokens (P, T, C) attend to one image's projected cells (1, H, L, D): (P, T, C)."""
+    def tokens_on_shared_image(
+        self, q: Tensor, keys: Tensor, values: Tensor, masks: MaskPart | None = None
+    ) -> Tensor:
+        """Tokens (P, T, C) attend to one image's projected cells (1, H, L, D), and what masks add: (P, T, C)."""
         p, t, c = q.shape
+        if masks is not None:
+            q = (self.split_heads(self.q_proj(q)) * self.scale).contiguous()  # (P, H, T, D)
+            thin = self._against_rows(q, self.k_proj, masks)
+            out, shares = attended_with_masks(q, keys, values, thin, masks.w)
+            rows = self.split_heads(F.linear(masks.rows, self.v_proj.weight).unsqueeze(0))  # (1, H, R, D)
+            out = out + shares.reshape(p, self.num_heads, t, -1) @ rows
+            return cast(Tensor, self.out_proj(self.merge_heads(out)))
         q = self.split_heads(self.q_proj(q).reshape(1, p * t, -1))  # (1, H, P·T, D)
         out = self.merge_heads(F.scaled_dot_product_attention(q, keys, values))
         return self.out_proj(out).reshape(p, t, c)
@@ -104,11 +115,12 @@ class Attention(nn.Module):
         out = out.reshape(p, self.num_heads, t, c) @ self.head_weight(self.v_proj).transpose(1, 2)  # (P, H, T, D)
         return self.out_proj(self.merge_heads(out) + self.v_proj.bias)
 
-    def shared_image_on_tokens(
-        self, keys: Tensor, queries: Tensor, pe: Tensor, k: Tensor, v: Tensor, norm: nn.LayerNorm
-    ) -> Cells:
-        """One image's cells (1, L, C) attend to each prompt's tokens. queries: (1, H, L, D). k, v: (P, T, C)."""
-        return first_update(keys, queries, pe, self.split_heads(self.k_proj(k)), self._moved_values(v), norm)
+    def shared_image_on_tokens(self, image: ImageTokens, k: Tensor, v: Tensor, norm: nn.LayerNorm) -> Cells:
+        """One image's cells, and what masks add to them, attend to each prompt's tokens. k, v: (P, T, C)."""
+        assert image.shared is not None
+        k, v, masks = self.split_heads(self.k_proj(k)), self._moved_values(v), image.masks
+        thin = None if masks is None else self._against_rows(k * self.scale, self.q_proj, masks)
+        return first_update(image.keys, image.shared.queries, image.pe, k, v, norm, thin, masks)
 
     def cells_on_tokens(self, cells: Cells, k: Tensor, v: Tensor, norm: nn.LayerNorm) -> Cells:
         """Each prompt's cells attend to its tokens, with the projections moved to the token side. k, v: (P, T, C)."""
@@ -117,6 +129,10 @@ class Attention(nn.Module):
         bias = (k @ self.q_proj.bias.reshape(self.num_heads, -1, 1)).reshape(p, -1, 1)  # (P, H·T, 1)
         k = (k @ self.head_weight(self.q_proj)).reshape(p, -1, c)  # (P, H·T, C)
         return cells.updated(k, bias, self._moved_values(v), self.num_heads, norm)
+
+    def _against_rows(self, x: Tensor, linear: nn.Linear, masks: MaskPart) -> Tensor:
+        """Heads x (P, H, T, D) of tokens, against the rows of masks through a projection of the cells: (P, H·T, R)."""
+        return (x @ self.head_weight(linear)).flatten(1, 2) @ masks.rows.t()
 
     def _moved_values(self, v: Tensor) -> Tensor:
         """Values and output projection of every head in one: (P, T, C) to (P, H·T, C)."""
@@ -235,10 +251,9 @@ class TwoWayTransformer(nn.Module):
                 cells = to_token.cells_on_tokens(cells, tokens + token_pe, tokens, norm)
             else:
                 assert shared is not None
-                attended = to_image.tokens_on_shared_image(q, shared.token_keys, shared.token_values)
+                attended = to_image.tokens_on_shared_image(q, shared.token_keys, shared.token_values, image.masks)
                 tokens = layer.finish_tokens(tokens, attended)
-                k = tokens + token_pe
-                cells = to_token.shared_image_on_tokens(image.keys, shared.queries, image.pe, k, tokens, norm)
+                cells = to_token.shared_image_on_tokens(image, tokens + token_pe, tokens, norm)
         assert cells is not None
         last = cells
         return self.last_tokens(tokens, token_pe, chosen, lambda attention, q: attention.tokens_on_cells(q, last)), last

@@ -104,7 +104,7 @@ class TorchSegmenter:
         boxes, masks = self._tensor(prompts.boxes_xyxy), self._tensor(prompts.mask_logits)
         kinds = [points[0] if points else None, boxes, masks]
         total = max((len(k) for k in kinds if k is not None), default=1)
-        prepared = self._prepare(features, total) if masks is None else None
+        prepared = self._prepare(features, total if masks is None else 1)
         inside_hw = self._inside_hw(embedding.frame, features) if prompts.inside_only else None
 
         @torch.no_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -143,6 +143,7 @@ def decode_prompts(
     sparse = encoder.embed_tokens((coords_xy + 0.5) * scale - 0.5, labels)
     if text is not None:
         sparse = torch.cat([encoder.embed_text(text), sparse], dim=1)
-    dense = encoder.embed_no_mask() if previous is None else encoder.embed_masks(previous)
-    pe = encoder.pe_layer((h, w)).unsqueeze(0)
-    return sam.mask_decoder(embedding, pe, sparse, dense, multimask)
+    image = sam.mask_decoder.prepare(embedding, encoder.get_dense_pe((h, w)), encoder.embed_no_mask())
+    if previous is not None:
+        image = replace(image, masks=encoder.mask_part(previous, image.keys.dtype))
+    return sam.mask_decoder.decode(image, (h, w), sparse, multimask)
