@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from anymask.model import rating
 from anymask.model.cells import CellBatch, CellList
 from anymask.model.layers import MLP, LayerNorm2d
-from anymask.model.low_rank import LowRankCells, LowRankImage, ThroughLinear, run_low_rank
+from anymask.model.low_rank import LowRankCells, LowRankImage, ThroughLinear, picked, run_low_rank
 from anymask.model.smooth import smooth_logits
 from anymask.model.transformer import ImageTokens, TwoWayTransformer
 
@@ -174,7 +174,7 @@ class MaskDecoder(nn.Module):
                 masks.zero_()
                 continue
             if isinstance(cells, CellList):
-                x = F.linear(cells.keys[i][inside], weight, bias)
+                x = F.linear(picked(cells.keys[i], inside), weight, bias)
             else:
                 assert through is not None
                 x = through.of(i, inside)
