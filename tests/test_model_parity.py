@@ -5,6 +5,7 @@ Also: any image side that is a multiple of 16 works, gradients flow, and our two
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -255,3 +256,26 @@ def test_three_layer_decoder_builds_for_the_automatic_mask_model() -> None:
     assert len(sam.mask_decoder.transformer.layers) == 3
     low, iou = sam.decode(torch.randn(1, 256, 8, 8), None, torch.tensor([[1.0, 1.0, 30.0, 30.0]]), None, True)
     assert low.shape == (1, 3, 32, 32) and iou.shape == (1, 3)
+
+
+@pytest.mark.parametrize("grad", [False, True], ids=["in-turn", "batch"])
+def test_masks_in_thin_factors_are_the_dense_embedding(lite_random: Sam, grad: bool) -> None:
+    encoder, decoder = lite_random.prompt_encoder, lite_random.mask_decoder
+    h, w = encoder.image_embedding_size
+    torch.manual_seed(3)
+    embedding = torch.randn(1, encoder.embed_dim, h, w, requires_grad=grad)
+    masks, sparse = 5 * torch.randn(3, 1, 4 * h, 4 * w), torch.randn(3, 4, encoder.embed_dim)
+    pe, weight = encoder.get_dense_pe(), encoder.mask_downscaling[0].weight
+    answers = []
+    with torch.set_grad_enabled(grad):
+        for dense in (True, False):
+            if dense:
+                answer = decoder(embedding, pe, sparse, encoder.embed_masks(masks), True)
+            else:
+                image = decoder.prepare(embedding, pe, encoder.embed_no_mask())
+                image = replace(image, masks=encoder.mask_part(masks, image.keys.dtype))
+                answer = decoder.decode(image, (h, w), sparse, True)
+            gradients = torch.autograd.grad(answer[0].square().mean(), (embedding, weight)) if grad else ()
+            answers.append((*answer, *gradients))
+    for a, b in zip(*answers, strict=True):
+        assert relative_error(b.detach(), a.detach()) < 1e-4 and a.abs().max() > 0

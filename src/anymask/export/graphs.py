@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -94,17 +94,16 @@ class Decode(nn.Module):
         tokens = self._image_tokens(image)
         if self.masked:
             assert mask_input is not None
-            dense = _cells(encoder.embed_masks(mask_input)) - _cells(encoder.embed_no_mask())
+            part = encoder.mask_part(mask_input, tokens.keys.dtype)
             last = torch.ones_like(mask_input[:, 0, 0, 0], dtype=torch.int64).sum() - 1
             at = torch.minimum(torch.arange(point_coords.shape[0]), last)  # one mask for all, or one each
-            dense = dense[at]
-            tokens = ImageTokens(tokens.keys + dense, tokens.pe, None)
+            tokens = replace(tokens, masks=replace(part, w=part.w[at]))
         every = slice(0, decoder.num_mask_tokens)
         masks, iou = decoder.decode_chosen(tokens, encoder.image_embedding_size, sparse, every)
         return masks, decoder.rated(masks, iou)
 
     def _image_tokens(self, image: Tensor | list[Tensor]) -> ImageTokens:
-        """The image side; with a mask prompt the first layer's projections of it are of no use."""
+        """The image side without a mask prompt."""
         if isinstance(image, Tensor):
             return self.sam.prepare(image)
         assert self.prepared is not None
@@ -165,13 +164,13 @@ def tanh_gelu(wanted: bool) -> Iterator[None]:
 
 
 def _flat(tokens: ImageTokens) -> dict[str, Tensor]:
-    """Tensors of the image side by field name, without the positional code, which is the same for all photos."""
+    """Tensors of a photo by field name: without the positional code, which all photos share, and without masks."""
     flat: dict[str, Tensor] = {}
     for field in fields(tokens):
         value: Any = getattr(tokens, field.name)
         if is_dataclass(value):
             flat |= {f.name: getattr(value, f.name) for f in fields(value)}
-        elif field.name != "pe":
+        elif field.name == "keys":
             flat[field.name] = value
     return flat
 

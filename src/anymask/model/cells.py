@@ -28,6 +28,10 @@ class MaskPart:
     w: Tensor
     rows: Tensor
 
+    def each_of(self, num_prompts: int) -> MaskPart:
+        """One mask for all prompts, or one for each, as one for each."""
+        return MaskPart(self.w.expand(num_prompts, -1, -1), self.rows)
+
 
 class CellBatch:
     """The image side of P prompts in one tensor. keys: (P, L, C). pe: (1, L, C), the positional code of the cells."""
@@ -129,7 +133,7 @@ def first_update(
     """
     num_heads, num_rows = k.shape[1], v.shape[1]
     if masks is not None:
-        v = torch.cat([v, masks.rows.expand(len(v), -1, -1)], dim=1)
+        v = torch.cat([v, masks.rows.expand(v.shape[0], -1, -1)], dim=1)
     if not goes_in_turn(k):
         logits = (k @ queries.transpose(2, 3)).flatten(1, 2)  # (P, N, L)
         if masks is None or thin is None:
@@ -164,7 +168,7 @@ def _over_tokens(logits: Tensor, num_heads: int) -> Tensor:
 
 def _moved(keys: Tensor, weights: Tensor, v: Tensor, norm: nn.LayerNorm) -> Tensor:
     """norm(cells + weightsᵀ v): cells (1 or P, L, C), weights (P, N, L), v (P, N, C)."""
-    return norm(torch.baddbmm(keys.expand(len(v), -1, -1), weights.transpose(1, 2), v))
+    return norm(torch.baddbmm(keys.expand(v.shape[0], -1, -1), weights.transpose(1, 2), v))
 
 
 def _updated_in_turn(

@@ -123,7 +123,7 @@ class PromptEncoder(nn.Module):
         weight, bias = self._last_of_masks
         x = F.linear(self._mask_features(masks).transpose(1, 2), weight, bias)
         h, w = masks.shape[-2] // 4, masks.shape[-1] // 4
-        return x.view(len(x), h, w, -1).permute(0, 3, 1, 2)  # channels last, as the decoder wants them
+        return x.view(x.shape[0], h, w, -1).permute(0, 3, 1, 2)  # channels last, as the decoder wants them
 
     def mask_part(self, masks: Tensor, dtype: torch.dtype) -> MaskPart:
         """The same in two thin factors, as what it adds to `embed_no_mask`."""
@@ -172,7 +172,7 @@ class PromptEncoder(nn.Module):
         """The sparse part of `forward`, (P, N, C): N = 0 where there are only masks or nothing."""
         sparse = self.embed_sparse(points, boxes)
         if sparse is None:
-            return self.no_mask_embed.weight.new_empty((1 if masks is None else len(masks), 0, self.embed_dim))
+            return self.no_mask_embed.weight.new_empty((1 if masks is None else masks.shape[0], 0, self.embed_dim))
         return sparse
 
     def embed_sparse(

@@ -119,7 +119,8 @@ class Sam(nn.Module):
         sparse, size_hw = self.prompt_encoder.sparse(points, boxes, masks), (embedding.shape[-2], embedding.shape[-1])
         if masks is not None:
             image = prepared if isinstance(prepared, ImageTokens) else self.prepare(embedding)
-            prepared = replace(image, masks=self.prompt_encoder.mask_part(masks, embedding.dtype))
+            part = self.prompt_encoder.mask_part(masks, embedding.dtype)
+            prepared = replace(image, masks=part.each_of(sparse.shape[0]))
         elif prepared is None:
             prepared = self.prepare(embedding)
         decoder = self.mask_decoder
