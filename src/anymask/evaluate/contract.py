@@ -16,11 +16,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Case:
-    """One unit of work, usually a photo. name: unique in the task. source: its data set. payload: must pickle."""
+    """One unit of work, usually a photo. name: unique in the task. source: its data set. payload: must pickle. effort:
+    beside that of others; what takes longest begins first where several work, so that all end together.
+    """
 
     name: str
     source: str
     payload: Any
+    effort: float = 0
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,8 @@ class Points(Task):
                 else:
                     usable.append(photo)
             usable = take(usable, [len(p.rles) for p in usable], self.protocol.subsample, self.protocol.seed)
-            found += [Case(f"{source}/{p.name}", source, p) for p in usable[: self.max_photos]]
+            chosen = usable[: self.max_photos]
+            found += [Case(f"{source}/{p.name}", source, p, effort=len(p.rles)) for p in chosen]
         return found
 
     def score(self, case: Case) -> dict[str, Any]:

@@ -28,11 +28,10 @@ def score_cases(task: Task, cases: list[Case], workers: int | RaySettings) -> It
     """Each case with its answer, as they are done. workers: processes of this machine, or Ray."""
     if not cases:
         return iter(())
-    if not isinstance(workers, int):
-        return _on_ray(task, cases, workers)
-    if workers == 1 or len(cases) < 2:
+    if isinstance(workers, int) and (workers == 1 or len(cases) < 2):
         return ((case, _score(task, case)) for case in cases)
-    return _in_processes(task, cases, workers)
+    cases = sorted(cases, key=lambda case: -case.effort)
+    return _in_processes(task, cases, workers) if isinstance(workers, int) else _on_ray(task, cases, workers)
 
 
 def one_cluster(workers: int | RaySettings) -> AbstractContextManager[None]:
