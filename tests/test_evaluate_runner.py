@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from anymask.core.errors import InputError
+from anymask.evaluate import workers
 from anymask.evaluate.contract import Case, Curve, Plot, Table, Task
 from anymask.evaluate.report import latex, markdown, text
 from anymask.evaluate.runner import run_task
@@ -92,3 +93,10 @@ def test_tables_in_three_dialects() -> None:
     assert "| us_1 | 1.2 |" in markdown(table) and "| them | – |" in markdown(table) and "A note." in markdown(table)
     assert r"us\_1 & 1.2 \\" in latex(table) and r"\toprule" in latex(table)
     assert "them    –" in text(table)
+
+
+def test_what_takes_longest_begins_first_where_several_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(workers, "_in_processes", lambda task, cases, num: iter([case.name for case in cases]))
+    cases = [Case("a", "s", None), Case("b", "s", None, effort=7), Case("c", "s", None, effort=9)]
+    task = Doubling([], tmp_path / "log")
+    assert list(workers.score_cases(task, cases, 2)) == ["c", "b", "a"]
