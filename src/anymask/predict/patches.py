@@ -17,7 +17,6 @@ from pycocotools import mask as coco
 
 from anymask.core.geometry import Frame
 from anymask.core.rle import RLE
-from anymask.model.upscale import upscale_one
 
 _SMALL = 0.25  # share of the photo below which the rectangle is faster alone (measured)
 
@@ -122,6 +121,8 @@ class PatchUpscaler:
             by_row = cv2.transpose(self._rows.upscale(seen, y)).reshape(seen.shape[1], height)
             values = self._columns.upscale(by_row, x).T
         else:
+            from anymask.model.upscale import upscale_one  # torch: seconds that a run's first process saves
+
             values = upscale_one(low_res, frame.side, frame.input_hw, frame.original_hw)[y, x]
         return Patch(values, y.start, x.start)
 
