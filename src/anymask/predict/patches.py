@@ -121,7 +121,7 @@ class PatchUpscaler:
             by_row = cv2.transpose(self._rows.upscale(seen, y)).reshape(seen.shape[1], height)
             values = self._columns.upscale(by_row, x).T
         else:
-            from anymask.model.upscale import upscale_one  # torch: seconds that a run's first process saves
+            from anymask.model.upscale import upscale_one  # torch: a second that a run's first process saves
 
             values = upscale_one(low_res, frame.side, frame.input_hw, frame.original_hw)[y, x]
         return Patch(values, y.start, x.start)
