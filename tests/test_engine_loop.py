@@ -22,6 +22,7 @@ from anymask.cli.engine_run import recipe_of, shares
 from anymask.cli.main import app
 from anymask.cli.train import find_recipe
 from anymask.core.errors import CheckpointError, InputError, OptionError, StateError
+from anymask.core.images import read_image
 from anymask.core.rle import encode_one
 from anymask.engine.automatic import automatic_here, begin_automatic, generator_options, round_facts
 from anymask.engine.blend import blend
@@ -38,6 +39,8 @@ from anymask.engine.reviews import review
 from anymask.engine.stages import remaining_images
 from anymask.engine.store import Store, open_store
 from anymask.engine.truth import Truth
+from anymask.evaluate.interactive import click_rounds
+from anymask.evaluate.point_to_mask import Protocol, chosen_masks
 from anymask.model import presets
 from anymask.train.config import load_config
 from anymask.weights.catalog import require_local
@@ -156,8 +159,8 @@ def test_a_retrained_model_is_promoted_and_a_server_sees_it(tmp_path: Path) -> N
     assert seen == made.model and watch.poll() is None
     assert load_version(seen).side == load_version(first).side
     facts = made.model.facts
-    assert facts["blends"].keys() == {"1", "0.5"} and facts["blends"][f"{facts['blend']:g}"] == made.after.selected
-    assert made.after.selected == max(facts["blends"].values())
+    assert facts["blends"].keys() == {"1", "0.5"} and facts["blends"][f"{facts['blend']:g}"] == made.after.curve
+    assert made.after.curve == max(facts["blends"].values())
     assert facts["data_set_sha256"] == made.data.sha256 and facts["num_masks"] == {"1": 6}
     assert facts["held_out"]["before"] == made.before.to_json()
     (scores,) = [m.scores for m in make_details(store, project).models if m.name == "v1"]
@@ -166,6 +169,19 @@ def test_a_retrained_model_is_promoted_and_a_server_sees_it(tmp_path: Path) -> N
     with pytest.raises(CheckpointError, match="has changed since it became version v1"):
         load_version(seen)
     store.close()
+
+
+def test_versions_are_compared_after_one_two_and_four_clicks(tmp_path: Path) -> None:
+    store, project, _ = annotated(tmp_path)
+    segmenter = load_version(first_version(store, project))
+    store.close()
+    held_out = HeldOut.read([tmp_path / "discs"], HeldOutProtocol(max_photos=1, max_masks=2, clicks=7))
+    truth = chosen_masks(held_out.photos[0], Protocol(max_masks=2))
+    (embedding,) = segmenter.encode([read_image(held_out.photos[0].encoded)])
+    ious = click_rounds(segmenter, embedding, truth, 7).selected
+    score = held_out.score(segmenter)
+    assert score.selected == pytest.approx(100 * ious[:, 0].mean())
+    assert score.curve == pytest.approx(100 * ious[:, [0, 1, 3]].mean())
 
 
 def test_a_worse_model_is_kept_but_does_not_serve(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def retrain(
     work: Work = None,
     config: Config = None,
     override: Override = [],  # noqa: B006
-    margin: Annotated[float, typer.Option(help="Points of mIoU that a promoted model may be worse by.")] = 0.0,
+    margin: Annotated[float, typer.Option(help="Points that a promoted model may be worse by.")] = 0.0,
     blend: Blend = "1,0.5",
 ) -> None:
     """Publish the masks as a data set, train from the model that serves, promote the result if it is not worse.
@@ -96,7 +96,9 @@ def retrain(
     made = retrain_model(store, project_id, chosen, say)
     store.close()
     print(f"{made.model.name}: {made.data.num_masks:,} masks, data set {made.data.folder}")
-    print(f"one click {made.before.selected:.1f} → {made.after.selected:.1f} mIoU on {made.after.num_masks:,} masks")
+    before, after = made.before, made.after
+    print(f"one click {before.selected:.1f} → {after.selected:.1f} mIoU on {after.num_masks:,} masks")
+    print(f"mean after 1, 2, 4, … clicks {before.curve:.1f} → {after.curve:.1f}")
     print("promoted" if made.is_promoted else "not promoted: it is worse than the model that serves")
 
 
@@ -117,7 +119,7 @@ def run(
     move_on: Annotated[float, typer.Option(help="Seconds of a mask after which to go to the next photo.")] = 60.0,
     detector_steps: Annotated[int, typer.Option(help="Training steps of the detector.")] = 300,
     generator: Annotated[list[str], typer.Option(help="Generator option, `name=value`. May repeat.")] = [],  # noqa: B006
-    margin: Annotated[float, typer.Option(help="Points of mIoU that a promoted model may be worse by.")] = 0.0,
+    margin: Annotated[float, typer.Option(help="Points that a promoted model may be worse by.")] = 0.0,
     blend: Blend = "1,0.5",
     dev_photos: Annotated[int, typer.Option(help="Held-out photos of each set.")] = 10,
     dev_masks: Annotated[int, typer.Option(help="Held-out masks of each photo.")] = 4,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,13 +39,14 @@ def gain_curve(made: Sequence[ModelVersion]) -> list[Point]:
 
 def gain_table(points: Sequence[Point], report: Report) -> str:
     """Lines for a terminal: the curve, what it comes to, and people's time by stage."""
-    lines = ["model            masks  one click (selected / oracle)  clicks to target  reached"]
+    lines = ["model            masks  one click (selected / oracle)  1, 2, 4, … clicks  clicks to target  reached"]
     for p in points:
         s = p.score
+        curve = s.get("curve", math.nan)
         mark = "" if p.is_promoted else "  (not promoted)"
         lines.append(
-            f"{p.name:16} {p.num_masks:>5,}  {s['selected']:>8.1f} / {s['oracle']:.1f} {s['clicks']:>24.2f} "
-            f"{s['reached']:>12.1f} %{mark}"
+            f"{p.name:16} {p.num_masks:>5,}  {s['selected']:>8.1f} / {s['oracle']:.1f} {curve:>25.1f} "
+            f"{s['clicks']:>17.2f} {s['reached']:>12.1f} %{mark}"
         )
     serving = [p for p in points if p.is_promoted][-1]
     first, last = points[0].score, serving.score

@@ -20,7 +20,12 @@ from anymask.engine.tables import images, masks, model_versions, reviews, rounds
 
 TIME_BIN_SECONDS = 2.0
 _DAY_SECONDS = 86400.0
-_HELD_OUT = {"selected": "one click", "oracle": "one click, best of three", "reached": "reaches the target IoU"}
+_HELD_OUT = {
+    "selected": "one click",
+    "oracle": "one click, best of three",
+    "curve": "1, 2, 4, … clicks",
+    "reached": "reaches the target IoU",
+}
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ OVERSAMPLE = 10  # people's masks beside automatic ones (PAPER §3.4, §7.7)
 class Retraining:
     """Where and how. work: folder of data sets, runs and scores. config: a recipe; it starts from the serving model.
 
-    margin: by how many points of one-click mIoU (selected) the new model may be worse and still be promoted.
+    margin: by how many points the new model may be worse and still be promoted. Models are compared by
+    `HeldOutScore.curve`: one click alone judged by chance, and not what later clicks gain.
     blends: shares of the trained weights beside those of the serving model; the best of these on the held-out photos is
     the new model. A small data set of its own kind makes a model better there and worse elsewhere; halfway, most of the
     gain is left and little of the loss (docs/guide/data-engine.md).
@@ -112,8 +113,8 @@ def retrain(
             blend(parent.file, weights, share, file)
         candidates[share] = ModelVersion(-1, name, str(file), file_hash(file), parent.id, {}, False)
         scores[share] = judge(candidates[share])
-        say(f"{name}: {share:.0%} of the trained weights, one click {scores[share].selected:.1f} mIoU")
-    share = max(scores, key=lambda share: scores[share].selected)
+        say(f"{name}: {share:.0%} of the trained weights, few clicks {scores[share].curve:.1f} mIoU")
+    share = max(scores, key=lambda share: scores[share].curve)
     trained, after = candidates[share], scores[share]
     facts = {
         "data_set": str(data.folder),
@@ -121,19 +122,20 @@ def retrain(
         "num_masks": {str(f["stage"]): f["num_masks"] for f in data.manifest["files"]},
         "recipe": settings.recipe,
         "blend": share,
-        "blends": {f"{each:g}": score.selected for each, score in scores.items()},
+        "blends": {f"{each:g}": score.curve for each, score in scores.items()},
         "config": asdict(settings.config),
         "held_out": {"key": settings.held_out.key, "before": before.to_json(), "after": after.to_json()},
         **settings.facts,
     }
-    is_good = after.selected >= before.selected - settings.margin
+    is_good = after.curve >= before.curve - settings.margin
     new_id = store.add_model_version(
         project_id, name, trained.place, sha256=trained.sha256, parent_id=parent.id, facts=facts, promoted=is_good
     )
     made = Retrained(version(store, new_id), data, before, after)
     say(
-        f"{name}: one click {before.selected:.1f} → {after.selected:.1f} mIoU, clicks {before.clicks:.2f} → "
-        f"{after.clicks:.2f}; {'it serves now' if made.is_promoted else f'worse, so {parent.name} goes on serving'}"
+        f"{name}: one click {before.selected:.1f} → {after.selected:.1f} mIoU, few clicks {before.curve:.1f} → "
+        f"{after.curve:.1f}, clicks {before.clicks:.2f} → {after.clicks:.2f}; "
+        f"{'it serves now' if made.is_promoted else f'worse, so {parent.name} goes on serving'}"
     )
     return made
 
