@@ -32,7 +32,7 @@ from anymask.data.loader import Batch
 from anymask.data.readers import Photo, open_dataset
 from anymask.model.presets import build_sam
 from anymask.model.sam import Sam
-from anymask.train.clicks import corrective_clicks, first_prompts
+from anymask.train.clicks import Draws, corrective_clicks, first_prompts
 from anymask.train.config import Losses, Phase, TrainConfig
 from anymask.train.loop import Trainer
 from anymask.train.losses import LossWeights, round_loss
@@ -98,12 +98,13 @@ class PlainLoop:
         encoder, weights = self.sam.prompt_encoder, LossWeights()
         target = F.interpolate(masks[None].float(), size=encoder.mask_input_size, mode="area")[0]
         solid = target > 0.5
-        prompts = first_prompts(solid, self.side, box_chance=0.0)
+        draws = Draws.make(len(masks), len(PLAN) + 1, masks.device)
+        prompts = first_prompts(solid, self.side, draws, box_chance=0.0)
         coords, labels = prompts.coords_xy[:, :1], prompts.labels[:, :1]  # the official encoder pads by itself
         previous, losses = None, []
         for i, new_click in enumerate([False, *PLAN]):
             if new_click:
-                click, label = corrective_clicks(previous[:, 0], solid, self.side)
+                click, label = corrective_clicks(previous[:, 0], solid, self.side, draws.pixels[:, i])
                 coords, labels = torch.cat([coords, click[:, None]], 1), torch.cat([labels, label[:, None]], 1)
             sparse, dense = encoder(points=(coords, labels), boxes=None, masks=previous)
             logits, iou = self.sam.mask_decoder(

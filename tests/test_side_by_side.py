@@ -13,8 +13,8 @@ import torch
 
 from anymask.core.types import PromptBatch
 from anymask.model.presets import build_sam
+from anymask.model.threads import in_threads
 from anymask.predict.segmenter import TorchSegmenter
-from anymask.predict.side_by_side import in_threads
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +108,7 @@ def test_a_single_click_has_all_threads(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_forked_process_has_a_team_of_its_own() -> None:
     code = """
 import os, torch
-from anymask.predict.side_by_side import in_threads
+from anymask.model.threads import in_threads
 torch.set_num_threads(2)
 print(list(in_threads(abs, [-1, -2])), flush=True)
 child = os.fork()

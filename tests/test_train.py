@@ -24,6 +24,7 @@ from anymask.data.loader import PromptDataset, collate
 from anymask.data.readers import read_shards
 from anymask.model.sam import Sam
 from anymask.train.clicks import (
+    Draws,
     bounding_boxes,
     corrective_clicks,
     first_prompts,
@@ -35,6 +36,10 @@ from anymask.train.config import TrainConfig, load_config
 from anymask.train.losses import LossWeights, dice_loss, focal_loss, mask_iou, round_loss
 from anymask.train.optimizer import lr_factor, peak_lr
 from anymask.train.rounds import decode_prompts, run_rounds
+
+
+def draws_of(num_masks: int) -> Draws:
+    return Draws.make(num_masks, 11, torch.device("cpu"))
 
 
 def test_losses_by_hand() -> None:
@@ -69,7 +74,7 @@ def test_sampled_pixels_are_uniform_and_inside() -> None:
     torch.manual_seed(0)
     region = torch.zeros(1, 10, 12, dtype=torch.bool)
     region[0, 2:4, 5:10] = True
-    at = sample_pixels(region.expand(5000, -1, -1))
+    at = sample_pixels(region.expand(5000, -1, -1), torch.rand(5000, dtype=torch.float64))
     counts = torch.zeros(10, 12)
     for x, y in at.tolist():
         counts[y, x] += 1
@@ -84,19 +89,20 @@ def test_boxes_and_their_noise() -> None:
     assert bounding_boxes(masks).tolist() == [[5, 3, 20, 6], [29, 19, 29, 19]]
     torch.manual_seed(0)
     box = torch.tensor([[300.0, 400.0, 380.0, 440.0]]).expand(20000, -1)
-    moved = noised_boxes(box, 1024) - box
+    moved = noised_boxes(box, 1024, torch.randn(len(box), 4)) - box
     assert moved[:, 0].std().item() == pytest.approx(8, rel=0.05)  # 10 % of the 80 px side
     assert moved[:, 1].std().item() == pytest.approx(4, rel=0.05)
     large = torch.tensor([[0.0, 0.0, 1023.0, 1023.0]]).expand(2000, -1)
-    assert (noised_boxes(large, 1024) - large).abs().max() <= 20
-    assert noised_boxes(large, 1024).max() <= 1023 and noised_boxes(large, 1024).min() >= 0
+    noised = noised_boxes(large, 1024, torch.randn(len(large), 4))
+    assert (noised - large).abs().max() <= 20
+    assert noised.max() <= 1023 and noised.min() >= 0
 
 
 def test_first_prompts_are_half_boxes_and_points_lie_inside() -> None:
     torch.manual_seed(0)
     mask = torch.zeros(64, 64, dtype=torch.bool)
     mask[10:20, 30:50] = True
-    prompts = first_prompts(mask.expand(2000, -1, -1), side=256)
+    prompts = first_prompts(mask.expand(2000, -1, -1), 256, draws_of(2000))
     is_box = prompts.labels[:, 0] == 2
     assert 0.45 < is_box.float().mean() < 0.55
     assert prompts.labels[is_box].unique(dim=0).tolist() == [[2, 3]]
@@ -113,7 +119,7 @@ def test_corrective_clicks_have_the_sign_of_the_error() -> None:
     logits = torch.where(mask, 5.0, -5.0)
     logits[0, 4, 4:8] = -5  # missed
     logits[1, 12, 12] = 5  # too much
-    coords, labels = corrective_clicks(logits, mask, side=16)
+    coords, labels = corrective_clicks(logits, mask, 16, draws_of(3).pixels[:, 0])
     assert labels.tolist() == [1, 0, 1]  # nothing wrong in the third: a foreground click
     assert coords[0, 1] == 4 and coords[1].tolist() == [12, 12]
     x, y = coords[2].long().tolist()
@@ -135,7 +141,7 @@ def test_rounds_feed_logits_back_and_train_every_part(lite_random: Sam) -> None:
         masks[i, 10 + 20 * i : 50 + 20 * i, 20:90] = 1
     embedding = torch.randn(1, 256, 16, 16, requires_grad=True)
     weights = LossWeights(mean_share=0.5)  # all three masks, else some heads may win no mask
-    result = run_rounds(lite_random, embedding, masks, 128, round_plan(8, 2), weights)
+    result = run_rounds(lite_random, embedding, masks, 128, round_plan(8, 2), weights, draws_of(4))
     assert len(result.per_round) == 11
     result.loss.backward()
     untouched = [
@@ -157,7 +163,7 @@ def test_gradient_through_time_is_optional(lite_random: Sam) -> None:
         torch.manual_seed(0)
         embedding = torch.randn(1, 256, 8, 8, requires_grad=True)
         result = run_rounds(
-            lite_random, embedding, masks, 64, [True, False], LossWeights(), 0.0, through_time=through
+            lite_random, embedding, masks, 64, [True, False], LossWeights(), draws_of(1), 0.0, through_time=through
         )
         result.loss.backward()
         grads.append(embedding.grad)
@@ -174,7 +180,16 @@ def test_the_last_mask_teaches_the_first_prompt(lite_random: Sam) -> None:
         embedding = torch.randn(1, 256, 8, 8, requires_grad=True)
         on_loss = (lambda loss: loss.backward()) if at_once else None
         result = run_rounds(
-            lite_random, embedding, masks, 64, [True, False], LossWeights(), 0.0, on_loss=on_loss, distil=distil
+            lite_random,
+            embedding,
+            masks,
+            64,
+            [True, False],
+            LossWeights(),
+            draws_of(2),
+            0.0,
+            on_loss=on_loss,
+            distil=distil,
         )
         if not at_once:
             result.loss.backward()
@@ -190,7 +205,7 @@ def test_the_last_mask_teaches_the_first_prompt(lite_random: Sam) -> None:
 def test_prompts_in_a_batch_equal_prompts_alone(lite_random: Sam) -> None:
     torch.manual_seed(0)
     masks = torch.rand(5, 32, 32) > 0.5
-    prompts = first_prompts(masks, 256)
+    prompts = first_prompts(masks, 256, draws_of(5))
     embedding = torch.randn(1, 256, 8, 8)
     with torch.no_grad():
         together, _ = decode_prompts(lite_random, embedding, prompts.coords_xy, prompts.labels, None, 256, True)
@@ -206,9 +221,7 @@ def test_views_move_photo_and_masks_together() -> None:
     image[20:40, 30:70] = 200
     mask = (image[..., 0] > 0).astype(np.uint8)[None]
     for seed in range(30):
-        view, masks = random_view(
-            image, mask, 64, Augmentation((0.5, 2.0), flip=0.5), np.random.default_rng(seed)
-        )
+        view, masks = random_view(image, mask, 64, Augmentation((0.5, 2.0), flip=0.5), np.random.default_rng(seed))
         inside = np.nan_to_num(view[..., 0]) > 100
         assert view.shape == (64, 64, 3) and masks.shape == (1, 64, 64)
         assert (inside != masks[0].astype(bool)).mean() < 0.06

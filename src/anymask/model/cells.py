@@ -1,8 +1,8 @@
-"""What the two-way transformer does to every image cell of every prompt, in two forms that give the same numbers.
+"""What the two-way transformer does to every image cell of every prompt, in three forms that give the same numbers.
 
-`CellBatch` holds all prompts in one tensor, for gradients, graphs and GPUs. `CellList` goes prompt by prompt: the cells
-of one prompt (2 MB at 64×64 cells in bf16) stay in a processor's cache from one step to the next, and all prompts
-share the buffers between the steps.
+`CellBatch` holds all prompts in one tensor, for graphs and GPUs. `CellList` goes prompt by prompt: the cells of one
+prompt (2 MB at 64×64 cells in bf16) stay in a processor's cache from one step to the next, and all prompts share the
+buffers between the steps. `CellsWithGradients` does so in training (`cell_gradients`).
 
 A mask prompt adds to every cell of its image a mix of few rows (`MaskPart`), so that the cells before the first update
 need not be written out: what they share is projected once an image, and a thin product gives the rest.
@@ -18,7 +18,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from anymask.model.layers import runs_eagerly_on_cpu
+from anymask.model import cell_gradients
+from anymask.model.cell_gradients import CellsWithGradients
+from anymask.model.layers import computes_on_cpu, runs_eagerly_on_cpu
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class CellList:
         return CellList(keys, self.pe)
 
 
-Cells = CellBatch | CellList
+Cells = CellBatch | CellList | CellsWithGradients
 
 
 def goes_in_turn(x: Tensor) -> bool:
@@ -87,8 +89,15 @@ def goes_in_turn(x: Tensor) -> bool:
     return runs_eagerly_on_cpu(x) and not torch.is_autocast_enabled("cpu")
 
 
+def learns_in_turn(x: Tensor) -> bool:
+    """Is this training on a CPU?"""
+    return computes_on_cpu(x) and torch.is_grad_enabled()
+
+
 def cells_of(keys: Tensor, pe: Tensor) -> Cells:
     """Cells (P, L, C) of every prompt in the form that suits; pe: (1, L, C)."""
+    if learns_in_turn(keys):
+        return CellsWithGradients(keys.unbind(0), pe[0])
     return CellList(keys.unbind(0), pe[0]) if goes_in_turn(keys) else CellBatch(keys, pe)
 
 
@@ -100,6 +109,8 @@ def attended_with_masks(
 
     keys, values: (1, H, L, D). thin: (P, N, R), the queries against the rows of the masks. w: (P, R, L).
     """
+    if learns_in_turn(keys):
+        return cell_gradients.attended_with_masks(q, keys, values, thin, w)
     columns = keys.transpose(2, 3)
     if not goes_in_turn(q):
         logits = (q @ columns).flatten(1, 2) + thin @ w  # (P, N, L)
@@ -134,6 +145,10 @@ def first_update(
     num_heads, num_rows = k.shape[1], v.shape[1]
     if masks is not None:
         v = torch.cat([v, masks.rows.expand(v.shape[0], -1, -1)], dim=1)
+    if learns_in_turn(keys):
+        nothing = keys.new_empty(len(k), num_rows, 0), keys.new_empty(len(k), 0, keys.shape[1])
+        thin_w = nothing if masks is None or thin is None else (thin, masks.w)
+        return cell_gradients.first_update(keys, queries, pe, k, v, norm, *thin_w)
     if not goes_in_turn(k):
         logits = (k @ queries.transpose(2, 3)).flatten(1, 2)  # (P, N, L)
         if masks is None or thin is None:

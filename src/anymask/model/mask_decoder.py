@@ -7,11 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anymask.model import rating
-from anymask.model.cells import CellBatch, CellList
+from anymask.model.cell_gradients import CellsWithGradients
+from anymask.model.cells import CellBatch, CellList, Cells
 from anymask.model.layers import MLP, LayerNorm2d
 from anymask.model.low_rank import LowRankCells, LowRankImage, ThroughLinear, picked, run_low_rank
 from anymask.model.smooth import smooth_logits
 from anymask.model.transformer import ImageTokens, TwoWayTransformer
+from anymask.model.upscaling_gradients import upscaled_masks
 
 OUTSIDE = -100.0  # logit of what was not asked for: surely not mask
 
@@ -122,7 +124,7 @@ class MaskDecoder(nn.Module):
         tokens = torch.cat(
             [output_tokens.expand(sparse.shape[0], -1, -1), sparse.to(output_tokens.dtype)], dim=1
         )
-        cells: CellBatch | CellList | LowRankCells
+        cells: Cells | LowRankCells
         if isinstance(image, ImageTokens):
             tokens, cells = self.transformer(image, tokens, chosen)
         else:
@@ -130,26 +132,36 @@ class MaskDecoder(nn.Module):
         heads = list(self.output_hypernetworks_mlps)[chosen]
         hyper = torch.stack([mlp(tokens[:, 1 + i]) for i, mlp in enumerate(heads)], dim=1)  # (P, M, C/8)
         iou = self.iou_prediction_head(tokens[:, 0])[:, chosen]
+        if isinstance(cells, CellsWithGradients):
+            return self._masks(self._products_with_gradients(cells, hyper), size_hw), iou
         if not isinstance(cells, CellBatch):
             wanted = [True] * len(iou) if min_iou is None else (iou > min_iou).any(dim=1).tolist()
             return self._masks_in_turn(cells, size_hw, hyper, wanted, inside_hw or size_hw), iou
         if min_iou is None:
-            return self._masks(cells.keys, size_hw, hyper), iou
+            return self._masks(self._products(cells.keys, hyper), size_hw), iou
         promising = (iou > min_iou).any(dim=1)
-        some = self._masks(cells.keys[promising], size_hw, hyper[promising])
+        some = self._masks(self._products(cells.keys[promising], hyper[promising]), size_hw)
         masks = some.new_zeros(len(iou), *some.shape[1:])
         masks[promising] = some
         return masks, iou
 
-    def _masks(self, cells: Tensor, size_hw: tuple[int, int], hyper: Tensor) -> Tensor:
-        """Upscale cells (P, L, C) four times and take the product with hyper (P, M, C/8): (P, M, 4h, 4w).
+    def _products(self, cells: Tensor, hyper: Tensor) -> Tensor:
+        """Upscale cells (P, L, C) four times and take the product with hyper (P, M, C/8): (P, M, L·4·4).
 
         Both transposed convolutions have kernel = stride, so each is one matrix product per cell; channels stay
         last, and only the finished logits are moved into image order.
         """
-        (h, w), (p, m, _) = size_hw, hyper.shape
-        masks = (self._upscale(cells) @ hyper.transpose(1, 2)).transpose(1, 2)  # (P, M, L·4·4)
-        masks = masks.reshape(p, m, h, w, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
+        return (self._upscale(cells) @ hyper.transpose(1, 2)).transpose(1, 2)
+
+    def _products_with_gradients(self, cells: CellsWithGradients, hyper: Tensor) -> Tensor:
+        first, second = (_as_linear(conv) for conv in self._convs)
+        norm = (self._norm.weight, self._norm.bias, self._norm.eps)
+        return upscaled_masks(cells.keys, hyper, first, norm, second)
+
+    def _masks(self, products: Tensor, size_hw: tuple[int, int]) -> Tensor:
+        """Logits (P, M, L·4·4) into image order, (P, M, 4h, 4w)."""
+        (h, w), (p, m, _) = size_hw, products.shape
+        masks = products.reshape(p, m, h, w, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
         masks = masks.reshape(p, m, 4 * h, 4 * w)
         return smooth_logits(masks) if self.smooth else masks
 

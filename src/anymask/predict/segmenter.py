@@ -19,8 +19,8 @@ from anymask.model.cells import goes_in_turn
 from anymask.model.lite_encoder import LiteEncoder
 from anymask.model.low_rank import LowRankImage
 from anymask.model.sam import Sam
+from anymask.model.threads import in_threads
 from anymask.model.transformer import ImageTokens
-from anymask.predict.side_by_side import in_threads
 
 PROMPTS_AT_ONCE = 16  # decoded together; more would not be faster, only larger (docs/log.md)
 FEWEST_AT_ONCE = 4  # in one thread; for fewer a part of its own is not worth it

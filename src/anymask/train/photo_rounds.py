@@ -8,7 +8,7 @@ embedding, and leave what remains, the encoder, for the caller's single `backwar
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -18,17 +18,30 @@ from torch.nn import functional as F
 from anymask.core.errors import AnymaskError, OptionError
 from anymask.data.loader import Batch
 from anymask.model.sam import Sam
+from anymask.model.threads import in_threads
 from anymask.text.clip import ClipEmbedder
 from anymask.train.affinity import AffinityHead
-from anymask.train.clicks import round_plan
+from anymask.train.clicks import Draws, round_plan
 from anymask.train.config import Phase, TrainConfig
 from anymask.train.losses import LossWeights
-from anymask.train.rounds import Shown, run_rounds
-from anymask.train.seeds import ENCODER, SAMPLE, STEP, seed_torch
+from anymask.train.parts import Replicas, can_be_dealt, dealt
+from anymask.train.rounds import RoundsResult, Shown, merged, run_rounds
+from anymask.train.seeds import AFFINITY, ENCODER, SAMPLE, STEP, seed_torch
 
 
 class TrainingError(AnymaskError, RuntimeError):
     """The run cannot go on; the last checkpoint is intact."""
+
+
+@dataclass(frozen=True)
+class _Photo:
+    """masks: (P, S, S). pooled: its embedding (1, C, h, w). text: (P, D), or None."""
+
+    name: str
+    masks: Tensor
+    draws: Draws
+    pooled: Tensor
+    text: Tensor | None
 
 
 class PhotoRounds(nn.Module):
@@ -40,6 +53,7 @@ class PhotoRounds(nn.Module):
         self.config, self.sam, self.affinity, self.touch = config, sam, affinity, touch
         self.encoder_trains = any(p.requires_grad for p in sam.image_encoder.parameters())
         self.weights = LossWeights(**asdict(config.losses))
+        self._replicas: Replicas | None = None
         self.embedders = [text_embedder(config)] if config.text_width else []  # in a list: frozen, no part of the state
 
     def forward(
@@ -54,52 +68,94 @@ class PhotoRounds(nn.Module):
         full = self._encode(batch, seed)  # (B, C, S/stride, S/stride)
         leaf = full.detach().float().requires_grad_(self.encoder_trains)  # the decoder's graph is freed photo by photo
         cells = phase.cells or full.shape[-1]
-        side = phase.image_size or int(self.sam.image_encoder.img_size)
-        log, affinity, shown = [], 0.0, None
+        photos = []
         for i, name in enumerate(batch.names):
             seed_torch(config.seed, SAMPLE, batch.numbers[i])
             masks = batch.masks[i].to(leaf.device)
+            draws = Draws.make(len(masks[: phase.masks]), len(plan) + 1, leaf.device)
             pooled = leaf[i : i + 1]
             if cells != full.shape[-1]:
                 pooled = F.adaptive_avg_pool2d(pooled, cells)
-            embedding = pooled.detach().requires_grad_(self.encoder_trains)
-
-            def backward(loss: Tensor, name: str = name) -> None:
-                check_finite(loss, name)
-                (loss * (share / b)).backward()  # type: ignore[no-untyped-call]
-
-            with autocast(config, leaf):
-                result = run_rounds(
-                    self.sam,
-                    embedding,
-                    masks[: phase.masks],
-                    side,
-                    plan,
-                    self.weights,
-                    config.box_chance,
-                    config.through_time,
-                    None if config.through_time else backward,
-                    self._text(batch.images[i], masks[: phase.masks]),
-                    config.distil,
-                )
-            if config.through_time:
-                backward(result.loss)
-            if embedding.grad is not None:
-                torch.autograd.backward(pooled, embedding.grad)
-            if self.affinity is not None:
+            text = self._text(batch.images[i], masks[: phase.masks])
+            photos.append(_Photo(name, masks[: phase.masks], draws, pooled, text))
+        results = self._all_rounds(photos, phase, plan, share / b)
+        affinity = 0.0
+        if self.affinity is not None:
+            for i, photo in enumerate(photos):
+                seed_torch(config.seed, AFFINITY, batch.numbers[i])
                 with autocast(config, leaf):
-                    loss = self.affinity(leaf[i : i + 1], masks[None])
-                backward(config.affinity * loss)
+                    loss = self.affinity(leaf[i : i + 1], batch.masks[i : i + 1].to(leaf.device))
+                run_backward(config.affinity * loss, share / b, photo.name)
                 affinity += loss.item() / b
-            log.append(result.per_round)
-            shown = shown or result.shown
-        assert shown is not None
+        log, shown = [merged(parts) for parts in results], results[0][0].shown
         rest = sum_of_zeros(self) if self.touch else None
         if full.requires_grad:
             assert leaf.grad is not None
             encoder_share = (full * leaf.grad.to(full.dtype)).sum()  # its gradient is the embedding's
             rest = encoder_share if rest is None else encoder_share + rest
         return rest, log, affinity if self.affinity is not None else None, shown
+
+    def _all_rounds(
+        self, photos: list[_Photo], phase: Phase, plan: list[bool], share: float
+    ) -> list[list[RoundsResult]]:
+        """The rounds of all photos, forward and backward down to their pooled embeddings; results by photo.
+
+        share: weight of a photo in its step.
+        """
+        sharded = self.touch and self.config.sharding == "fsdp"  # whose weights are whole in one place only
+        num_threads = torch.get_num_threads() if can_be_dealt(self.sam) and not sharded else 1
+        dealing = dealt([len(photo.masks) for photo in photos], num_threads)
+        if len(dealing) > 1 and (self._replicas is None or not self._replicas.fit(len(dealing))):
+            self._replicas = Replicas(self.sam, len(dealing))
+
+        def work(thread: int) -> list[tuple[RoundsResult, Tensor | None]]:
+            sam = self.sam if len(dealing) == 1 or self._replicas is None else self._replicas.copies[thread]
+            return [self._rounds(sam, photos[part.photo], part.masks, phase, plan, share) for part in dealing[thread]]
+
+        found = list(in_threads(work, range(len(dealing))))
+        if len(dealing) > 1 and self._replicas is not None:
+            self._replicas.add_gradients()
+        results: list[list[RoundsResult]] = [[] for _ in photos]
+        grads: list[Tensor | None] = [None for _ in photos]
+        for parts, done in zip(dealing, found, strict=True):
+            for part, (result, grad) in zip(parts, done, strict=True):
+                results[part.photo].append(result)
+                before = grads[part.photo]
+                grads[part.photo] = grad if before is None or grad is None else before + grad
+        for photo, grad in zip(photos, grads, strict=True):
+            if grad is not None:
+                torch.autograd.backward(photo.pooled, grad)
+        return results
+
+    def _rounds(
+        self, sam: Sam, photo: _Photo, masks: slice, phase: Phase, plan: list[bool], share: float
+    ) -> tuple[RoundsResult, Tensor | None]:
+        """The rounds of some masks of a photo; the gradient of its pooled embedding, where the encoder trains."""
+        config, mine = self.config, photo.masks[masks]
+        share = share * len(mine) / len(photo.masks)
+        embedding = photo.pooled.detach().requires_grad_(self.encoder_trains)
+
+        def backward(loss: Tensor) -> None:
+            run_backward(loss, share, photo.name)
+
+        with autocast(config, embedding):
+            result = run_rounds(
+                sam,
+                embedding,
+                mine,
+                phase.image_size or int(sam.image_encoder.img_size),
+                plan,
+                self.weights,
+                photo.draws.of(masks),
+                config.box_chance,
+                config.through_time,
+                None if config.through_time else backward,
+                None if photo.text is None else photo.text[masks],
+                config.distil,
+            )
+        if config.through_time:
+            backward(result.loss)
+        return result, embedding.grad
 
     def _text(self, image: Tensor, masks: Tensor) -> Tensor | None:
         """CLIP's vectors (P, D) of the masks of a view, or None."""
@@ -149,6 +205,12 @@ def autocast(config: TrainConfig, like: Tensor) -> torch.autocast:
 
     dtype = pick_dtype(config.precision, like.device)
     return torch.autocast(like.device.type, dtype, enabled=dtype != torch.float32)
+
+
+def run_backward(loss: Tensor, share: float, name: str) -> None:
+    """Backward from a photo's loss, of this weight in its step."""
+    check_finite(loss, name)
+    (loss * share).backward()  # type: ignore[no-untyped-call]
 
 
 def check_finite(loss: Tensor, name: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from anymask.model.prompt_encoder import BOX_TOP_LEFT
 from anymask.model.sam import Sam
-from anymask.train.clicks import Prompts, corrective_clicks, first_prompts, no_prompts
+from anymask.train.clicks import Draws, Prompts, corrective_clicks, first_prompts, no_prompts
 from anymask.train.losses import LossWeights, round_loss
 
 
@@ -31,7 +31,7 @@ class Shown:
 @dataclass(frozen=True)
 class RoundsResult:
     """loss: mean over the rounds, and the lesson of `distil` where there is one. per_round: detached scalars, one dict
-    for each round. shown: of the first mask.
+    for each round. shown: of the first mask. num_masks, num_boxed: how many, and how many started as a box.
 
     The scalars: loss, mask (its focal and dice part), best_iou of the mask with the least loss, point_iou and box_iou
     of those that started so, chosen_iou of the mask with the highest predicted IoU, positive_clicks: share of
@@ -41,6 +41,8 @@ class RoundsResult:
     loss: Tensor
     per_round: list[dict[str, float | None]]
     shown: Shown
+    num_masks: int
+    num_boxed: int
 
 
 def run_rounds(
@@ -50,6 +52,7 @@ def run_rounds(
     side: int,
     plan: list[bool],
     weights: LossWeights,
+    draws: Draws,
     box_chance: float = 0.5,
     through_time: bool = False,
     on_loss: Callable[[Tensor], None] | None = None,
@@ -58,7 +61,8 @@ def run_rounds(
 ) -> RoundsResult:
     """All rounds for the masks of one photo.
 
-    embedding: (1, C, h, w). masks: (P, S, S) uint8. plan: `clicks.round_plan`. through_time: let gradients flow
+    embedding: (1, C, h, w). masks: (P, S, S) uint8. plan: `clicks.round_plan`. draws: for these masks and
+    len(plan) + 1 rounds. through_time: let gradients flow
     through the logits that are fed back; detached otherwise, which is cheaper and the default (the paper is silent).
     on_loss: gets every round's share of the loss as soon as it is known; a backward pass there frees the round's graph
     before the next one is built. Not with `through_time`, where the rounds are one graph. text: vectors (P, D), the
@@ -74,8 +78,9 @@ def run_rounds(
     if empty.any():
         peak = target.flatten(1).amax(dim=1)[:, None, None]
         solid = torch.where(empty[:, None, None], target >= peak, solid)
-    prompts = first_prompts(solid, side, box_chance) if text is None else no_prompts(solid)
+    prompts = first_prompts(solid, side, draws, box_chance) if text is None else no_prompts(solid)
     first, previous = prompts, None
+    boxed = (prompts.labels == BOX_TOP_LEFT).any(dim=1)
     losses: list[Tensor] = []
     log: list[dict[str, float | None]] = []
     seen: list[Tensor] = []
@@ -83,13 +88,12 @@ def run_rounds(
         positive = None
         if new_click:
             assert previous is not None
-            clicks = corrective_clicks(previous.detach()[:, 0], solid, side)
+            clicks = corrective_clicks(previous.detach()[:, 0], solid, side, draws.pixels[:, i])
             prompts = prompts.with_clicks(*clicks)
             positive = clicks[1].float().mean().item()
         logits, iou = decode_prompts(sam, embedding, prompts.coords_xy, prompts.labels, previous, side, i == 0, text)
         logits, iou = logits.float(), iou.float()
         result = round_loss(logits, iou, target, weights)
-        boxed = (prompts.labels == BOX_TOP_LEFT).any(dim=1)
         if on_loss:
             on_loss(result.total / (len(plan) + 1))
         losses.append(result.total.detach() if on_loss else result.total)
@@ -116,7 +120,23 @@ def run_rounds(
             on_loss(distil * lesson / (len(plan) + 1))
         losses.append(distil * lesson.detach() if on_loss else distil * lesson)
     shown = Shown(solid[0], seen, Prompts(prompts.coords_xy[:1], prompts.labels[:1]))
-    return RoundsResult(torch.stack(losses).sum() / (len(plan) + 1), log, shown)
+    return RoundsResult(torch.stack(losses).sum() / (len(plan) + 1), log, shown, len(boxed), int(boxed.sum()))
+
+
+def merged(parts: Sequence[RoundsResult]) -> list[dict[str, float | None]]:
+    """The scalars of every round over all masks of several results of one plan."""
+    counts = [
+        {"point_iou": part.num_masks - part.num_boxed, "box_iou": part.num_boxed, "": part.num_masks} for part in parts
+    ]
+    merged_rounds = []
+    for entries in zip(*(part.per_round for part in parts), strict=True):
+        merged_round: dict[str, float | None] = {}
+        for key in entries[0]:
+            values = [(entry[key], n.get(key, n[""])) for entry, n in zip(entries, counts, strict=True)]
+            known = [(value, n) for value, n in values if value is not None]
+            merged_round[key] = sum(v * n for v, n in known) / sum(n for _, n in known) if known else None
+        merged_rounds.append(merged_round)
+    return merged_rounds
 
 
 def _mean(values: Tensor) -> float | None:

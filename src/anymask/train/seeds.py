@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-STEP, SAMPLE, ENCODER = 0, 1, 2  # what a draw belongs to
+STEP, SAMPLE, ENCODER, AFFINITY = range(4)  # what a draw belongs to
 
 
 def seed_torch(seed: int, kind: int, *place: int) -> None:

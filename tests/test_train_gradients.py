@@ -1,0 +1,156 @@
+"""Proves: gradients written by hand are autograd's, and masks dealt to threads give the step of one thread."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from anymask.data.loader import Batch
+from anymask.model import cell_gradients, cells
+from anymask.model.cell_gradients import CellsWithGradients
+from anymask.model.sam import Sam
+from anymask.train.clicks import Draws
+from anymask.train.config import Phase, TrainConfig
+from anymask.train.losses import LossWeights
+from anymask.train.parts import Part, Replicas, can_be_dealt, dealt
+from anymask.train.photo_rounds import PhotoRounds
+from anymask.train.rounds import run_rounds
+
+PLAN = [True, False, True, False]
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def discs(num_photos: int, num_masks: int, side: int) -> Batch:
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    at = torch.rand(num_photos * num_masks, 3, generator=torch.Generator().manual_seed(1))
+    far = torch.stack([((x - side * a) ** 2 + (y - side * b) ** 2).sqrt() for a, b, _ in at])
+    masks = (far < side * (0.1 + 0.2 * at[:, 2])[:, None, None]).to(torch.uint8).view(num_photos, num_masks, side, side)
+    images = masks.sum(dim=1, keepdim=True).float().expand(-1, 3, -1, -1) * 40
+    return Batch(images.contiguous(), masks, [f"photo {i}" for i in range(num_photos)], list(range(num_photos)))
+
+
+def gradients(module: nn.Module) -> dict[str, Tensor]:
+    found = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+    module.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("through_time", [False, True])
+def test_written_out_gradients_are_those_of_autograd(
+    lite_random: Sam, monkeypatch: pytest.MonkeyPatch, threads: None, num_threads: int, through_time: bool
+) -> None:
+    torch.set_num_threads(num_threads)
+    sam = copy.deepcopy(lite_random).double()
+    batch, found, calls = discs(1, 3, 64), [], 0
+
+    def counted(*words: Any) -> CellsWithGradients:
+        nonlocal calls
+        calls += 1
+        return first_update(*words)
+
+    first_update = cell_gradients.first_update
+    monkeypatch.setattr(cell_gradients, "first_update", counted)
+    for in_turn in (True, False):
+        with monkeypatch.context() as patch:
+            if not in_turn:
+                patch.setattr(cells, "learns_in_turn", lambda x: False)
+            torch.manual_seed(0)
+            embedding = torch.randn(1, 256, 8, 8, dtype=torch.float64, requires_grad=True)
+            draws, weights = Draws.make(3, 5, embedding.device), LossWeights(mean_share=0.5)
+            result = run_rounds(sam, embedding, batch.masks[0], 64, PLAN, weights, draws, 0.5, through_time)
+            result.loss.backward()
+            found.append((result.loss.item(), embedding.grad, gradients(sam)))
+        assert calls == len(PLAN) + 1  # of the first of the two
+    (loss, grad, of_weights), (loss_by_autograd, grad_by_autograd, of_weights_by_autograd) = found
+    assert loss == pytest.approx(loss_by_autograd, rel=1e-6)
+    torch.testing.assert_close(grad, grad_by_autograd, rtol=1e-4, atol=1e-9)
+    assert of_weights.keys() == of_weights_by_autograd.keys()
+    for name, expected in of_weights_by_autograd.items():
+        torch.testing.assert_close(of_weights[name], expected, rtol=1e-4, atol=1e-8, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_masks_are_dealt_with_few_cuts() -> None:
+    assert dealt([8, 8], 2) == [[Part(0, slice(0, 8))], [Part(1, slice(0, 8))]]
+    assert dealt([5], 2) == [[Part(0, slice(0, 2))], [Part(0, slice(2, 5))]]
+    assert dealt([1], 4) == [[Part(0, slice(0, 1))]]
+    assert dealt([3, 1, 2], 1) == [[Part(0, slice(0, 3)), Part(1, slice(0, 1)), Part(2, slice(0, 2))]]
+    for num_masks, num_threads in (([4, 1, 7], 2), ([1, 1], 8), ([9, 9, 9, 9], 6)):
+        parts = [part for mine in dealt(num_masks, num_threads) for part in mine]
+        shown = sorted((part.photo, i) for part in parts for i in range(part.masks.start, part.masks.stop))
+        assert shown == [(photo, i) for photo, count in enumerate(num_masks) for i in range(count)]
+        assert len(dealt(num_masks, num_threads)) <= num_threads
+
+
+@pytest.mark.parametrize(("num_photos", "num_masks"), [(2, 3), (1, 5), (3, 2)])
+def test_threads_give_the_step_of_one(lite_random: Sam, threads: None, num_photos: int, num_masks: int) -> None:
+    config, batch = TrainConfig(model="lite", precision="fp32"), discs(num_photos, num_masks, 64)
+    phase = Phase(until_step=1, image_size=64, photos=num_photos, masks=num_masks, num_clicks=2)
+    found = []
+    for num_threads in (1, 2):
+        torch.set_num_threads(num_threads)
+        sam = copy.deepcopy(lite_random)
+        rest, log, _, _ = PhotoRounds(config, sam, None)(batch, phase, PLAN, (0,), 1.0)
+        assert rest is not None
+        rest.backward()
+        found.append((log, gradients(sam)))
+    (log, grads), (log_of_two, grads_of_two) = found
+    for photo, same in zip(log, log_of_two, strict=True):
+        for entry, other in zip(photo, same, strict=True):
+            assert entry.keys() == other.keys()
+            assert [entry[k] for k in entry if other[k] is None] == [None] * list(other.values()).count(None)
+            known = {k: v for k, v in other.items() if v is not None}
+            assert {k: entry[k] for k in known} == pytest.approx(known, rel=1e-3, abs=1e-4)
+    assert grads.keys() == grads_of_two.keys()
+    largest = max(float(grad.abs().max()) for grad in grads.values())
+    for name, grad in grads.items():
+        torch.testing.assert_close(
+            grads_of_two[name], grad, rtol=2e-3, atol=1e-4 * largest, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def test_copies_share_weights_and_are_made_again_when_these_move(lite_random: Sam, threads: None) -> None:
+    torch.set_num_threads(2)
+    sam = copy.deepcopy(lite_random)
+    replicas = Replicas(sam, 2)
+    assert replicas.fit(2) and not replicas.fit(3)
+    weight = sam.mask_decoder.iou_token.weight
+    with torch.no_grad():
+        weight += 1
+    assert all(torch.equal(each.mask_decoder.iou_token.weight, weight) for each in replicas.copies)
+    for i, each in enumerate(replicas.copies):
+        each.mask_decoder.iou_token.weight.sum().mul(i + 1).backward()
+    replicas.add_gradients()
+    assert weight.grad is not None and weight.grad.eq(3).all()
+    assert all(each.mask_decoder.iou_token.weight.grad is None for each in replicas.copies)
+    weight.requires_grad_(False)
+    assert not replicas.fit(2)
+    weight.requires_grad_(True)
+    weight.data = weight.data.clone()
+    assert not replicas.fit(2)
+
+
+def test_what_draws_in_the_decoder_stays_in_one_thread(lite_random: Sam, threads: None) -> None:
+    sam = copy.deepcopy(lite_random)
+    torch.set_num_threads(1)
+    assert not can_be_dealt(sam)
+    torch.set_num_threads(2)
+    assert can_be_dealt(sam)
+    sam.mask_decoder.transformer.layers[0].add_module("drop", nn.Dropout(0.1))
+    assert not can_be_dealt(sam)
+
+
+def test_a_model_elsewhere_stays_whole(lite_random: Sam, threads: None) -> None:
+    torch.set_num_threads(2)
+    assert not can_be_dealt(copy.deepcopy(lite_random).to("meta"))
