@@ -6,15 +6,19 @@ The plain loop encodes the batch, decodes round after round with the official pr
 the losses and runs backward once a photo. It gets the same photos, masks, first points, click sampler, losses, AdamW
 and clipping as ours, bf16 autocast or float32 (--peer-dtypes; the faster counts), and memory that stays in the
 process. For `lite`, which the official package lacks, it gets our encoder. Ours is `Trainer.train_step` with everything
-it does: averaging, logging, checks. Each is run in turn; beside the wall clock stand the CPU seconds of all threads,
-which say more on a machine that is busy (then with --threads 1). With --data the share of a step spent waiting for the
+it does: averaging, logging, checks. Each runs in a process of its own, one after the other, so that none works among
+what another left in memory; beside the wall clock stand the CPU seconds of all threads, which say more on a machine
+that is busy (then with --threads 1), and the peak of memory. With --data the share of a step spent waiting for the
 loader is measured as well, on real photos.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -37,6 +41,8 @@ from anymask.train.config import Losses, Phase, TrainConfig
 from anymask.train.loop import Trainer
 from anymask.train.losses import LossWeights, round_loss
 
+OURS = "anymask"
+SIDES = {"lite": 512, "vit_b": 1024}
 PLAN = [True] * 4 + [False] + [True] * 4 + [False]  # ten rounds after the first
 
 
@@ -153,49 +159,66 @@ def loading_share(data: Path, trainer: Trainer, steps: int = 4) -> tuple[float, 
     return float(np.mean(waits[1:])), float(np.mean(works[1:]))  # the first waits for the workers to start
 
 
+def measured(name: str, args: argparse.Namespace) -> dict[str, float]:
+    """Median seconds and CPU seconds of a step, and the peak of memory in GiB, of one of those that are compared."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    keep_freed_memory()
+    side = SIDES[args.model]
+    batch = make_batch(side, args.photos, args.masks)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = None
+        if name == OURS:
+            step, trainer = our_step(args.model, side, batch, Path(folder))
+        else:
+            loop = PlainLoop(args.model, side, {"bf16": torch.bfloat16, "fp32": torch.float32}[name])
+            step = lambda: loop.step(batch)  # noqa: E731
+        times = []
+        for i in range(args.repeats + 1):
+            torch.manual_seed(i)
+            started, cpu = time.perf_counter(), time.process_time()
+            step()
+            if i:  # the first warms up
+                times.append((time.perf_counter() - started, time.process_time() - cpu))
+        wall, cpu = np.median(times, axis=0)
+        gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        found = {"wall": wall, "cpu": cpu, "gib": gib, "threads": torch.get_num_threads()}
+        if args.data and trainer:
+            found["wait"], found["work"] = loading_share(args.data, trainer)
+        return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="lite", choices=["lite", "vit_b"])
+    parser.add_argument("--model", default="lite", choices=list(SIDES))
     parser.add_argument("--photos", type=int, default=2)
     parser.add_argument("--masks", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--peer-dtypes", default="bf16,fp32")
-    parser.add_argument("--peers-only", action="store_true", help="where memory does not hold both at once")
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--only", help=argparse.SUPPRESS)  # what a process of its own measures
     args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    keep_freed_memory()
-    side = 512 if args.model == "lite" else 1024
-    batch = make_batch(side, args.photos, args.masks)
-    with tempfile.TemporaryDirectory() as folder:
-        entries: dict[str, Callable[[], Any]] = {}
-        trainer = None
-        if not args.peers_only:
-            entries["anymask"], trainer = our_step(args.model, side, batch, Path(folder))
-        for name in filter(None, args.peer_dtypes.split(",")):
-            loop = PlainLoop(args.model, side, {"bf16": torch.bfloat16, "fp32": torch.float32}[name])
-            entries[f"plain loop, {name}"] = lambda loop=loop: loop.step(batch)
-        seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in entries}
-        for i in range(args.repeats + 1):
-            for name, step in entries.items():
-                torch.manual_seed(i)
-                started, cpu = time.perf_counter(), time.process_time()
-                step()
-                if i:  # the first warms up
-                    seconds[name].append((time.perf_counter() - started, time.process_time() - cpu))
-        print(f"{args.model}, {args.photos} photos of {side}×{side}, {args.masks} masks each, 11 rounds, "
-              f"{torch.get_num_threads()} threads, median of {args.repeats}")
-        print(f"{'':20}{'photos/s':>10}{'s a step':>10}{'ratio':>8}{'CPU s':>9}{'ratio':>8}")
-        medians = {name: np.median(values, axis=0) for name, values in seconds.items()}
-        for name, (wall, cpu) in medians.items():
-            ratio, cpu_ratio = (wall, cpu) / medians.get("anymask", np.full(2, np.nan))
-            print(f"{name:20}{args.photos / wall:10.3f}{wall:10.2f}{ratio:8.2f}{cpu:9.2f}{cpu_ratio:8.2f}", flush=True)
-        print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
-        if args.data and trainer:
-            wait, work = loading_share(args.data, trainer)
-            print(f"waiting for data: {wait:.3f} s of {wait + work:.2f} s a step, {100 * wait / (wait + work):.1f} %")
+    if args.only:
+        print(json.dumps(measured(args.only, args)))
+        return
+    ours: dict[str, float] = {}
+    for name in [OURS, *filter(None, args.peer_dtypes.split(","))]:
+        command = [sys.executable, __file__, *sys.argv[1:], "--only", name]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        found = json.loads(done.stdout.splitlines()[-1])
+        if not ours:
+            ours = found
+            print(f"{args.model}, {args.photos} photos of {SIDES[args.model]} px, {args.masks} masks each, 11 rounds, "
+                  f"{found['threads']} threads, median of {args.repeats}")
+            print(f"{'':20}{'photos/s':>10}{'s a step':>10}{'ratio':>8}{'CPU s':>9}{'ratio':>8}{'GiB':>7}")
+        wall, cpu = found["wall"], found["cpu"]
+        title = name if name == OURS else f"plain loop, {name}"
+        print(f"{title:20}{args.photos / wall:10.3f}{wall:10.2f}{wall / ours['wall']:8.2f}{cpu:9.2f}"
+              f"{cpu / ours['cpu']:8.2f}{found['gib']:7.1f}", flush=True)  # fmt: skip
+    if "wait" in ours:
+        wait, work = ours["wait"], ours["work"]
+        print(f"waiting for data: {wait:.3f} s of {wait + work:.2f} s a step, {100 * wait / (wait + work):.1f} %")
 
 
 if __name__ == "__main__":
