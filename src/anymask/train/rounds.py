@@ -62,8 +62,8 @@ def run_rounds(
     """All rounds for the masks of one photo.
 
     embedding: (1, C, h, w). masks: (P, S, S) uint8. plan: `clicks.round_plan`. draws: for these masks and
-    len(plan) + 1 rounds. through_time: let gradients flow
-    through the logits that are fed back; detached otherwise, which is cheaper and the default (the paper is silent).
+    len(plan) + 1 rounds. through_time: let gradients flow through the logits that are fed back; detached otherwise,
+    which is cheaper and the default (the paper is silent).
     on_loss: gets every round's share of the loss as soon as it is known; a backward pass there frees the round's graph
     before the next one is built. Not with `through_time`, where the rounds are one graph. text: vectors (P, D), the
     first prompt in place of points and boxes. distil: weight, beside a round, of the first prompt answered once more
