@@ -108,10 +108,8 @@ def test_threads_give_the_step_of_one(lite_random: Sam, threads: None, num_photo
     (log, grads), (log_of_two, grads_of_two) = found
     for photo, same in zip(log, log_of_two, strict=True):
         for entry, other in zip(photo, same, strict=True):
-            assert entry.keys() == other.keys()
-            assert [entry[k] for k in entry if other[k] is None] == [None] * list(other.values()).count(None)
-            known = {k: v for k, v in other.items() if v is not None}
-            assert {k: entry[k] for k in known} == pytest.approx(known, rel=1e-3, abs=1e-4)
+            known, also_known = ({k: v for k, v in e.items() if v is not None} for e in (entry, other))
+            assert entry.keys() == other.keys() and known == pytest.approx(also_known, rel=1e-3, abs=1e-4)
     assert grads.keys() == grads_of_two.keys()
     largest = max(float(grad.abs().max()) for grad in grads.values())
     for name, grad in grads.items():

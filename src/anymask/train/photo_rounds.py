@@ -66,7 +66,7 @@ class PhotoRounds(nn.Module):
         """
         config, b = self.config, len(batch.names)
         full = self._encode(batch, seed)  # (B, C, S/stride, S/stride)
-        leaf = full.detach().float().requires_grad_(self.encoder_trains)  # the decoder's graph is freed photo by photo
+        leaf = full.detach().float().requires_grad_(self.encoder_trains)  # the decoder's graphs are freed on the way
         cells = phase.cells or full.shape[-1]
         photos = []
         for i, name in enumerate(batch.names):
@@ -76,7 +76,8 @@ class PhotoRounds(nn.Module):
             pooled = leaf[i : i + 1]
             if cells != full.shape[-1]:
                 pooled = F.adaptive_avg_pool2d(pooled, cells)
-            text = self._text(batch.images[i], masks[: phase.masks])
+            with autocast(config, leaf):
+                text = self._text(batch.images[i], masks[: phase.masks])
             photos.append(_Photo(name, masks[: phase.masks], draws, pooled, text))
         results = self._all_rounds(photos, phase, plan, share / b)
         affinity = 0.0
