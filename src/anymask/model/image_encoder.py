@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from anymask.core.errors import ImageError
 from anymask.core.processor import cpu_flags
+from anymask.model.attention_gradients import attention_with_gradients
 from anymask.model.layers import DropPath, LayerNorm2d, MLPBlock, computes_on_cpu
 from anymask.model.tiled_attention import tiled_attention
 
@@ -138,6 +139,15 @@ class RelPosAttention(nn.Module):
         """(B, h, w, C), already normalised, to the same shape."""
         b, h, w, c = x.shape
         qkv = self.qkv(x)  # (B, h, w, 3C); before the windows are cut, so that padding costs nothing here
+        if qkv.requires_grad and computes_on_cpu(qkv):
+            rel_h, rel_w = (
+                relative_rows(table, window_size or size)
+                for table, size in ((self.rel_pos_h, h), (self.rel_pos_w, w))
+            )
+            heads = (3, self.num_heads, -1)
+            return self.proj(
+                attention_with_gradients(qkv.unflatten(-1, heads), self.qkv.bias.view(heads), rel_h, rel_w)
+            )
         if window_size:
             qkv = self._pad_with_bias(qkv, window_size)
             qkv = window_partition(qkv, window_size)  # (B·windows, s, s, 3C)
