@@ -1,11 +1,13 @@
 """Photos a second of a training step of the paper's 11 rounds: ours, and a plain loop on `segment_anything`'s modules.
 
     python benchmarks/train_step.py [--model lite] [--photos 2] [--masks 8] [--repeats 3] [--threads 2] [--data TAR]
+    python benchmarks/train_step.py --model vit_b --photos 1 --masks 64 --repeats 1   # the paper's masks a GPU
 
 The plain loop encodes the batch, decodes round after round with the official prompt encoder and mask decoder, adds up
-the losses and runs backward once a photo. It gets the same photos, masks, first points, click sampler, losses, AdamW
-and clipping as ours, bf16 autocast or float32 (--peer-dtypes; the faster counts), and memory that stays in the
-process. For `lite`, which the official package lacks, it gets our encoder. Ours is `Trainer.train_step` with everything
+the losses and runs backward to the embedding, for so many masks of a photo at a time as memory allows (--at-once), and
+at last once through the encoder. It gets the same photos, masks, first points, click sampler, losses, AdamW and
+clipping as ours, bf16 autocast or float32 (--peer-dtypes; the faster counts), and memory that stays in the process.
+For `lite`, which the official package lacks, it gets our encoder. Ours is `Trainer.train_step` with everything
 it does: averaging, logging, checks. Each runs in a process of its own, one after the other, so that none works among
 what another left in memory; beside the wall clock stand the CPU seconds of all threads, which say more on a machine
 that is busy (then with --threads 1), and the peak of memory. With --data the share of a step spent waiting for the
@@ -63,11 +65,11 @@ def make_batch(side: int, num_photos: int, num_masks: int) -> Batch:
 class PlainLoop:
     """What one writes on top of the official modules."""
 
-    def __init__(self, model: str, side: int, dtype: torch.dtype) -> None:
+    def __init__(self, model: str, side: int, dtype: torch.dtype, at_once: int) -> None:
         from segment_anything import sam_model_registry
         from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
 
-        self.side, self.dtype = side, dtype
+        self.side, self.dtype, self.at_once = side, dtype, at_once
         if model == "lite":
             cells = side // 8
             self.sam = Sam(
@@ -93,14 +95,17 @@ class PlainLoop:
         with torch.autocast("cpu", self.dtype, enabled=self.dtype != torch.float32):
             images = (batch.images - sam.pixel_mean) / sam.pixel_std
             embeddings = sam.image_encoder(images)
-            for i in range(len(images)):
-                loss = self.photo_loss(embeddings[i : i + 1], batch.masks[i])
-                (loss / len(images)).backward(retain_graph=i < len(images) - 1)
+            leaf = embeddings.detach().float().requires_grad_()
+            for i, masks in enumerate(batch.masks):
+                for some in masks.split(self.at_once):
+                    loss = self.loss(leaf[i : i + 1], some)
+                    (loss * (len(some) / len(masks) / len(images))).backward()
+            embeddings.backward(leaf.grad.to(embeddings.dtype))
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def photo_loss(self, embedding: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    def loss(self, embedding: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         encoder, weights = self.sam.prompt_encoder, LossWeights()
         target = F.interpolate(masks[None].float(), size=encoder.mask_input_size, mode="area")[0]
         solid = target > 0.5
@@ -171,7 +176,7 @@ def measured(name: str, args: argparse.Namespace) -> dict[str, float]:
         if name == OURS:
             step, trainer = our_step(args.model, side, batch, Path(folder))
         else:
-            loop = PlainLoop(args.model, side, {"bf16": torch.bfloat16, "fp32": torch.float32}[name])
+            loop = PlainLoop(args.model, side, {"bf16": torch.bfloat16, "fp32": torch.float32}[name], args.at_once)
             step = lambda: loop.step(batch)  # noqa: E731
         times = []
         for i in range(args.repeats + 1):
@@ -193,6 +198,7 @@ def main() -> None:
     parser.add_argument("--model", default="lite", choices=list(SIDES))
     parser.add_argument("--photos", type=int, default=2)
     parser.add_argument("--masks", type=int, default=8)
+    parser.add_argument("--at-once", type=int, default=4, help="masks that the plain loop goes through together")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--peer-dtypes", default="bf16,fp32")
