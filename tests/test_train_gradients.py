@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from anymask.data.loader import Batch
-from anymask.model import cell_gradients, cells
+from anymask.model import attention_gradients, cell_gradients, cells, image_encoder
 from anymask.model.cell_gradients import CellsWithGradients
+from anymask.model.image_encoder import RelPosAttention
 from anymask.model.sam import Sam
 from anymask.train.clicks import Draws
 from anymask.train.config import Phase, TrainConfig
@@ -79,6 +80,49 @@ def test_written_out_gradients_are_those_of_autograd(
     assert of_weights.keys() == of_weights_by_autograd.keys()
     for name, expected in of_weights_by_autograd.items():
         torch.testing.assert_close(of_weights[name], expected, rtol=1e-4, atol=1e-8, msg=lambda m, n=name: f"{n}: {m}")
+
+
+GRIDS = [(2, 20, 18, 0), (2, 20, 18, 7), (1, 14, 14, 14), (1, 9, 30, 0), (1, 5, 12, 14)]  # images, h, w, window
+
+
+@pytest.mark.parametrize("tile", [2**21, 10_000])
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize(
+    ("dtype", "flags", "tolerance"),
+    [
+        (torch.float64, set(), 1e-12),
+        (torch.float32, set(), 1e-5),
+        (torch.bfloat16, set(), 0.03),
+        (torch.bfloat16, {"amx_bf16"}, 0.03),
+    ],
+)
+def test_attention_of_windows_has_the_gradients_of_autograd(
+    dtype: torch.dtype,
+    flags: set[str],
+    tolerance: float,
+    grid: tuple[int, int, int, int],
+    tile: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    b, h, w, window = grid
+    generator = torch.Generator().manual_seed(7)
+    attention = RelPosAttention(48, num_heads=3, table_cells=window or h)
+    for parameter in attention.parameters():
+        parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator).to(dtype).double()
+    x, given = (torch.randn(b, h, w, 48, generator=generator).to(dtype).double() for _ in range(2))
+    found = []
+    for in_parts in (True, False):
+        with monkeypatch.context() as patch:
+            patch.setattr(attention_gradients, "TILE", tile)
+            patch.setattr(attention_gradients, "cpu_flags", lambda: flags)
+            if not in_parts:
+                patch.setattr(image_encoder, "computes_on_cpu", lambda x: False)
+            module = copy.deepcopy(attention).to(dtype if in_parts else torch.float64)
+            inputs = [x.to(module.proj.weight.dtype).requires_grad_(), *module.parameters()]
+            out = module(inputs[0], window)
+            found.append([out, *torch.autograd.grad(out, inputs, given.to(out.dtype))])
+    for mine, exact in zip(*found, strict=True):
+        assert mine.dtype == dtype and (mine - exact).norm() <= tolerance * exact.norm()
 
 
 def test_masks_are_dealt_with_few_cuts() -> None:

@@ -139,7 +139,7 @@ class RelPosAttention(nn.Module):
         """(B, h, w, C), already normalised, to the same shape."""
         b, h, w, c = x.shape
         qkv = self.qkv(x)  # (B, h, w, 3C); before the windows are cut, so that padding costs nothing here
-        if qkv.requires_grad and computes_on_cpu(qkv):
+        if torch.is_grad_enabled() and computes_on_cpu(qkv):
             rel_h, rel_w = (
                 relative_rows(table, window_size or size)
                 for table, size in ((self.rel_pos_h, h), (self.rel_pos_w, w))
@@ -225,8 +225,6 @@ def rel_pos_attention(
     if computes_on_cpu(q) and not (q.dtype == torch.bfloat16 and "amx_bf16" in cpu_flags()):
         if h * w >= 1024:
             return tiled_attention(q, k, v, bias_h, bias_w)
-        if torch.is_grad_enabled():
-            return _plain_attention(q, k, v, bias_h, bias_w)
         if q.dtype == torch.float32:
             return _whole_attention(q, k, v, bias_h, bias_w)
     if torch._C._get_tracing_state() is not None and "amx_bf16" not in cpu_flags():  # an OpenVINO graph, made for here
