@@ -1,7 +1,9 @@
 """Photos a second of a training step of the paper's 11 rounds: ours, and a plain loop on `segment_anything`'s modules.
 
     python benchmarks/train_step.py [--model lite] [--photos 2] [--masks 8] [--repeats 3] [--threads 2] [--data TAR]
-    python benchmarks/train_step.py --model vit_b --photos 1 --masks 64 --repeats 1   # the paper's masks a GPU
+
+Photos and masks are, unless given, those of `lite`'s recipes with half of the photos, and for `vit_b` those of
+`sam_vit_b`, the paper's one photo and 64 masks a GPU.
 
 The plain loop encodes the batch, decodes round after round with the official prompt encoder and mask decoder, adds up
 the losses and runs backward to the embedding, for so many masks of a photo at a time as memory allows (--at-once), and
@@ -45,6 +47,8 @@ from anymask.train.losses import LossWeights, round_loss
 
 OURS = "anymask"
 SIDES = {"lite": 512, "vit_b": 1024}
+SIZES = {"lite": (2, 8), "vit_b": (1, 64)}  # photos, masks
+WARM_UP = 2  # steps in which memory still grows
 PLAN = [True] * 4 + [False] + [True] * 4 + [False]  # ten rounds after the first
 
 
@@ -179,11 +183,11 @@ def measured(name: str, args: argparse.Namespace) -> dict[str, float]:
             loop = PlainLoop(args.model, side, {"bf16": torch.bfloat16, "fp32": torch.float32}[name], args.at_once)
             step = lambda: loop.step(batch)  # noqa: E731
         times = []
-        for i in range(args.repeats + 1):
+        for i in range(args.repeats + WARM_UP):
             torch.manual_seed(i)
             started, cpu = time.perf_counter(), time.process_time()
             step()
-            if i:  # the first warms up
+            if i >= WARM_UP:
                 times.append((time.perf_counter() - started, time.process_time() - cpu))
         wall, cpu = np.median(times, axis=0)
         gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -196,8 +200,8 @@ def measured(name: str, args: argparse.Namespace) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="lite", choices=list(SIDES))
-    parser.add_argument("--photos", type=int, default=2)
-    parser.add_argument("--masks", type=int, default=8)
+    parser.add_argument("--photos", type=int)
+    parser.add_argument("--masks", type=int)
     parser.add_argument("--at-once", type=int, default=4, help="masks that the plain loop goes through together")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int)
@@ -205,6 +209,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--only", help=argparse.SUPPRESS)  # what a process of its own measures
     args = parser.parse_args()
+    photos, masks = SIZES[args.model]
+    args.photos, args.masks = args.photos or photos, args.masks or masks
     if args.only:
         print(json.dumps(measured(args.only, args)))
         return

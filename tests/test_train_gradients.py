@@ -130,7 +130,9 @@ def test_masks_are_dealt_with_few_cuts() -> None:
     assert dealt([5], 2) == [[Part(0, slice(0, 2))], [Part(0, slice(2, 5))]]
     assert dealt([1], 4) == [[Part(0, slice(0, 1))]]
     assert dealt([3, 1, 2], 1) == [[Part(0, slice(0, 3)), Part(1, slice(0, 1)), Part(2, slice(0, 2))]]
-    for num_masks, num_threads in (([4, 1, 7], 2), ([1, 1], 8), ([9, 9, 9, 9], 6)):
+    assert dealt([64], 1) == [[Part(0, slice(0, 64))]]
+    assert dealt([64], 2) == [[Part(0, slice(i, i + 16)) for i in (first, first + 32)] for first in (0, 16)]
+    for num_masks, num_threads in (([4, 1, 7], 2), ([1, 1], 8), ([9, 9, 9, 9], 6), ([40, 3], 2), ([33], 4)):
         parts = [part for mine in dealt(num_masks, num_threads) for part in mine]
         shown = sorted((part.photo, i) for part in parts for i in range(part.masks.start, part.masks.stop))
         assert shown == [(photo, i) for photo, count in enumerate(num_masks) for i in range(count)]

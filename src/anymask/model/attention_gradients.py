@@ -1,10 +1,10 @@
 """Attention of the image encoder in training on a CPU: head by head and window by window, gradients written out.
 
-The same numbers as `image_encoder.rel_pos_attention` between the cutting and the joining of windows, and its gradients
-by autograd. The position is part of the dot product, see `_folded_attention` there. The backward pass goes over tiles
-of keys, whose products with all queries need no sum over tiles but one; the logarithm of a row's sum and the mean of
-its weights' gradients are columns of these products too, so that two passes over a tile are left, exp and times. Each
-thread takes whole windows or heads.
+The same numbers as `image_encoder.rel_pos_attention` between cutting and joining windows, and its gradients by
+autograd. The position is part of the dot product, see `_folded_attention` there. The backward pass goes over tiles of
+keys against all queries: of its five products only the one for the queries is a sum over tiles. The logarithm of a
+row's sum and the mean of its weights' gradients are columns of the products too, which leaves two passes over a tile,
+exp and times. Each thread takes whole rows of windows, or heads.
 
 Shapes: windows of s0×s1 = L places; m of them times heads of width D at a time; W = D + s0 + s1 and what fills it up.
 """
@@ -21,7 +21,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from anymask.core.processor import cpu_flags
-from anymask.model.cell_gradients import each_prompt, total
+from anymask.model.cell_gradients import total
+from anymask.model.threads import for_each
 
 TILE = 2**21  # scores; two tiles in bf16 are 8 MB: smaller ones pay more for the products, larger ones for memory
 
@@ -32,7 +33,6 @@ def attention_with_gradients(qkv: Tensor, padding: Tensor, rel_h: Tensor, rel_w:
     padding: (3, heads, D), what stands at places outside of the grid. rel_h: (s0, s0, D), rel_w: (s1, s1, D) from
     `relative_rows`, for windows of s0×s1 places.
     """
-    rel_h, rel_w, padding = (x.to(qkv.dtype) for x in (rel_h, rel_w, padding))
     out: Tensor = _Attention.apply(qkv, padding, rel_h, rel_w)
     return out
 
@@ -53,20 +53,21 @@ class _Part:
             whole = outside.repeat(s0, w + -w % s1, 1, 1, 1)
             whole[:h, :w] = strip
             strip = whole
-        return strip.unflatten(1, (-1, s1)).permute(3, 1, 4, 0, 2, 5).flatten(1, 2)
+        return torch.unflatten(strip, 1, (-1, s1)).permute(3, 1, 4, 0, 2, 5).flatten(1, 2)
 
     def join(self, windows: Tensor, grid: Tensor) -> Tensor:
         """The way back, into `grid`; the sum over places outside of it, (k, c, D)."""
         strip = grid[self.image, self.rows, :, :, self.heads]
         (h, w, _, c, _), wide = strip.shape, torch.promote_types(grid.dtype, torch.float32)
-        whole = windows.unflatten(1, (-1, c)).permute(3, 1, 4, 0, 2, 5).flatten(1, 2)
+        whole = torch.unflatten(windows, 1, (-1, c)).permute(3, 1, 4, 0, 2, 5).flatten(1, 2)
         strip.copy_(whole[:h, :w])
         return whole[h:].sum(dim=(0, 1), dtype=wide) + whole[:h, w:].sum(dim=(0, 1), dtype=wide)
 
 
 def _parts(shape: torch.Size, s0: int, s1: int) -> list[_Part]:
     b, h, w, _, num_heads, _ = shape
-    most = TILE // ((s0 * s1) ** 2 * -(-w // s1))
+    num_rows, num_columns = -(-h // s0), -(-w // s1)
+    most = min(TILE // ((s0 * s1) ** 2 * num_columns), b * num_rows * num_heads // torch.get_num_threads())
     together = max(c for c in range(1, num_heads + 1) if num_heads % c == 0 and c <= max(1, most))
     return [
         _Part(image, slice(y, min(y + s0, h)), slice(head, head + together))
@@ -80,6 +81,7 @@ class _Attention(Function):
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, padding: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
         (b, h, w, _, num_heads, d), s0, s1 = qkv.shape, len(rel_h), len(rel_w)
+        padding, rel_h, rel_w = (x.to(qkv.dtype) for x in (padding, rel_h, rel_w))
         parts, columns = _parts(qkv.shape, s0, s1), _key_columns(s0, s1, d, qkv.dtype)
         m = -(-w // s1) * (parts[0].heads.stop - parts[0].heads.start)
         queries, keys = qkv.new_empty(2, len(parts), m, *columns.shape)
@@ -88,7 +90,7 @@ class _Attention(Function):
 
         def work(i: int) -> None:
             q, k, v = parts[i].cut(qkv, padding, s0, s1)
-            folded = queries[i].unflatten(1, (s0, s1))
+            folded = torch.unflatten(queries[i], 1, (s0, s1))
             folded[..., :d] = q * d**-0.5
             folded[..., d : d + s0] = q @ rel_h.transpose(1, 2)
             folded[..., d + s0 : d + s0 + s1] = (q.transpose(1, 2) @ rel_w.transpose(1, 2)).transpose(1, 2)
@@ -99,9 +101,9 @@ class _Attention(Function):
             values[i, ..., d:] = -1
             found, log_sums = _attend(queries[i], keys[i], values[i])
             queries[i, ..., -2:] = _in_two(log_sums, q.dtype)  # of use in the backward pass alone
-            parts[i].join(found[None, ..., :d].unflatten(2, (s0, s1)), out)
+            parts[i].join(torch.unflatten(found[None, ..., :d], 2, (s0, s1)), out)
 
-        each_prompt(work, len(parts))
+        for_each(work, len(parts))
         ctx.parts = parts
         ctx.save_for_backward(rel_h, rel_w, out, queries, keys, values)
         return out.flatten(3)
@@ -118,17 +120,17 @@ class _Attention(Function):
             part, q = ctx.parts[i], queries[i]
             given, found = (part.cut(x, nothing, s0, s1)[0].flatten(1, 2) for x in (grad, out))
             of_q, of_k, of_v = _tiles_backward(q, keys[i], values[i], given, found)
-            whole = torch.stack([of_q[..., :d], of_k, of_v]).unflatten(2, (s0, s1))  # (3, m, s0, s1, D)
-            rows = q[..., :d].unflatten(1, (s0, s1))  # times 1/√D
-            of_h = of_q[..., d : d + s0].unflatten(1, (s0, s1))
-            of_w = of_q[..., d + s0 : d + s0 + s1].unflatten(1, (s0, s1)).transpose(1, 2)
+            whole = torch.unflatten(torch.stack([of_q[..., :d], of_k, of_v]), 2, (s0, s1))  # (3, m, s0, s1, D)
+            rows = torch.unflatten(q[..., :d], 1, (s0, s1))  # times 1/√D
+            of_h = torch.unflatten(of_q[..., d : d + s0], 1, (s0, s1))
+            of_w = torch.unflatten(of_q[..., d + s0 : d + s0 + s1], 1, (s0, s1)).transpose(1, 2)
             whole[0].mul_(d**-0.5).add_(of_h @ rel_h).add_((of_w @ rel_w).transpose(1, 2))
             of_padding = grad_qkv.new_zeros(3, num_heads, d, dtype=torch.promote_types(q.dtype, torch.float32))
             of_padding[:, part.heads] = part.join(whole, grad_qkv)
             return of_padding, _over_heads(of_h, rows), _over_heads(of_w, rows.transpose(1, 2))
 
-        of_padding, of_rel_h, of_rel_w = map(total, zip(*each_prompt(work, len(ctx.parts)), strict=True))
-        return grad_qkv, of_padding.to(out.dtype), of_rel_h * d**0.5, of_rel_w * d**0.5
+        of_padding, of_rel_h, of_rel_w = map(total, zip(*for_each(work, len(ctx.parts)), strict=True))
+        return grad_qkv, of_padding, of_rel_h * d**0.5, of_rel_w * d**0.5
 
 
 def _tiles_backward(q: Tensor, k: Tensor, v: Tensor, given: Tensor, found: Tensor) -> tuple[Tensor, Tensor, Tensor]:

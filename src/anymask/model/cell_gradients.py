@@ -9,17 +9,15 @@ Shapes as in `cells`: P prompts, T tokens, H heads of width D, N = H·T rows, L 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from anymask.model.threads import in_threads
-
-T = TypeVar("T")
+from anymask.model.threads import for_each
 
 
 class CellsWithGradients:
@@ -57,16 +55,6 @@ def first_update(
     return CellsWithGradients(moved, pe[0])
 
 
-def each_prompt(work: Callable[[int], T], num_prompts: int) -> list[T]:
-    """Results of `work` for 0 … num_prompts - 1, in threads, without autograd and with types as they are."""
-
-    def plain(i: int) -> T:
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            return work(i)
-
-    return list(in_threads(plain, range(num_prompts)))
-
-
 def total(parts: Sequence[Tensor]) -> Tensor:
     """Sum of tensors of one shape, in float32 at least."""
     first, *others = parts
@@ -85,7 +73,7 @@ class _Attended(Function):
             rows = torch.mm(q[i], (keys[i] + pe).t(), out=shares[i])
             torch.mm(torch.softmax(rows, dim=-1, out=rows), keys[i], out=out[i])
 
-        each_prompt(work, len(q))
+        for_each(work, len(q))
         ctx.save_for_backward(q, pe, shares, *keys)
         return out
 
@@ -100,7 +88,7 @@ class _Attended(Function):
             torch.mm(of_logits, keys[i] + pe, out=grad_q[i])
             return torch.cat([shares[i], of_logits]).t() @ torch.cat([grad[i], q[i]])  # as values, and as keys
 
-        return grad_q, None, *each_prompt(work, len(q))
+        return grad_q, None, *for_each(work, len(q))
 
 
 class _Updated(Function):
@@ -124,7 +112,7 @@ class _Updated(Function):
             _over_tokens(shares[i], num_heads)
             return _normed(torch.addmm(keys[i], shares[i].t(), v[i]), weight, shift, eps)
 
-        moved, *kept = zip(*each_prompt(work, len(k)), strict=True)
+        moved, *kept = zip(*for_each(work, len(k)), strict=True)
         ctx.num_heads, ctx.num_prompts = num_heads, len(k)
         ctx.save_for_backward(pe, k, v, weight, shift, shares, *keys, *(x for each in kept for x in each))
         return moved
@@ -145,7 +133,7 @@ class _Updated(Function):
             torch.mm(of_logits, keys[i] + pe, out=grad_k[i])
             return of_sums.addmm_(of_logits.t(), k[i]), of_weight, of_shift
 
-        grad_keys, of_weights, of_shifts = zip(*each_prompt(work, len(k)), strict=True)
+        grad_keys, of_weights, of_shifts = zip(*for_each(work, len(k)), strict=True)
         return None, grad_k, grad_bias, grad_v, None, total(of_weights), total(of_shifts), None, *grad_keys
 
 
@@ -175,7 +163,7 @@ class _FirstUpdate(Function):
             _over_tokens(rows, num_heads)
             return _normed(torch.addmm(keys, shares[i].t(), v[i]), weight, shift, eps)
 
-        moved, *kept = zip(*each_prompt(work, p), strict=True)
+        moved, *kept = zip(*for_each(work, p), strict=True)
         ctx.save_for_backward(queries, k, v, thin, w, weight, shift, shares, *(x for each in kept for x in each))
         return moved
 
@@ -199,7 +187,7 @@ class _FirstUpdate(Function):
                 torch.addmm(of_shares[n:], thin[i].t(), of_logits, out=grad_w[i])
             return of_sums, by_head.transpose(1, 2) @ k[i], of_weight, of_shift
 
-        of_sums, of_queries, of_weights, of_shifts = zip(*each_prompt(work, p), strict=True)
+        of_sums, of_queries, of_weights, of_shifts = zip(*for_each(work, p), strict=True)
         shared = (total(of_sums), total(of_queries))
         return *shared, grad_k, grad_v, grad_thin, grad_w, total(of_weights), total(of_shifts), None
 
@@ -220,7 +208,7 @@ class _AttendedWithMasks(Function):
             torch.bmm(by_head, values[0], out=out[i])
             taken[i] = (w[i] @ shares[i].t()).t()  # the other way round takes three times as long
 
-        each_prompt(work, p)
+        for_each(work, p)
         ctx.save_for_backward(q, keys, values, thin, w, shares)
         return out, taken
 
@@ -241,7 +229,7 @@ class _AttendedWithMasks(Function):
             torch.mm(torch.cat([thin[i], grad_taken[i]]).t(), torch.cat([of_logits, shares[i]]), out=grad_w[i])
             return by_head.transpose(1, 2) @ q[i], given.transpose(1, 2) @ grad_out[i]
 
-        of_keys, of_values = zip(*each_prompt(work, p), strict=True)
+        of_keys, of_values = zip(*for_each(work, p), strict=True)
         return grad_q, total(of_keys).unsqueeze(0), total(of_values).unsqueeze(0), grad_thin, grad_w
 
 

@@ -15,7 +15,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from anymask.model.cell_gradients import each_prompt, total
+from anymask.model.cell_gradients import total
+from anymask.model.threads import for_each
 
 
 def upscaled_masks(
@@ -61,7 +62,7 @@ class _Upscaled(Function):
             torch.mm(hyper[i], u.view(-1, hyper.shape[2]).t(), out=out[i])
             return x, mean, rate, y, a, z, u
 
-        kept = each_prompt(work, len(cells))
+        kept = for_each(work, len(cells))
         ctx.num_prompts = len(cells)
         ctx.save_for_backward(hyper, weight1, weight2, scale, shift, *cells, *(x for each in kept for x in each))
         return out
@@ -86,5 +87,5 @@ class _Upscaled(Function):
             of_first, of_second = (of_x.t() @ cells[i], of_x.sum(dim=0)), (of_z.t() @ a, of_z.sum(dim=0))
             return of_x @ weight1, *of_first, *of_second, of_scale, of_shift
 
-        of_cells, *of_rest = zip(*each_prompt(work, len(cells)), strict=True)
+        of_cells, *of_rest = zip(*for_each(work, len(cells)), strict=True)
         return grad_hyper, *map(total, of_rest), None, *of_cells

@@ -18,6 +18,8 @@ from torch import nn
 
 from anymask.model.sam import Sam
 
+MOST = 16  # masks
+
 
 @dataclass(frozen=True)
 class Part:
@@ -28,11 +30,15 @@ class Part:
 
 
 def dealt(num_masks: Sequence[int], num_threads: int) -> list[list[Part]]:
-    """For each thread its parts of a batch whose photos have so many masks; as few cuts as leave no thread idle."""
+    """For each thread its parts of a batch whose photos have so many masks; as few cuts as leave no thread idle.
+
+    Several threads get no more than `MOST` masks at a time: more take memory and no less time.
+    """
     cuts = num_threads // gcd(len(num_masks), num_threads)
     parts = []
     for photo, count in enumerate(num_masks):
-        edges = [count * i // cuts for i in range(cuts + 1)]
+        pieces = cuts * max(1, -(-count // (cuts * MOST))) if num_threads > 1 else 1
+        edges = [count * i // pieces for i in range(pieces + 1)]
         parts += [Part(photo, slice(a, b)) for a, b in pairwise(edges) if a < b]
     return [mine for i in range(num_threads) if (mine := parts[i::num_threads])]
 
