@@ -6,14 +6,14 @@ Photos and masks are, unless given, those of `lite`'s recipes with half of the p
 `sam_vit_b`, the paper's one photo and 64 masks a GPU.
 
 The plain loop encodes the batch, decodes round after round with the official prompt encoder and mask decoder, adds up
-the losses and runs backward to the embedding, for so many masks of a photo at a time as memory allows (--at-once), and
-at last once through the encoder. It gets the same photos, masks, first points, click sampler, losses, AdamW and
-clipping as ours, bf16 autocast or float32 (--peer-dtypes; the faster counts), and memory that stays in the process.
-For `lite`, which the official package lacks, it gets our encoder. Ours is `Trainer.train_step` with everything
-it does: averaging, logging, checks. Each runs in a process of its own, one after the other, so that none works among
-what another left in memory; beside the wall clock stand the CPU seconds of all threads, which say more on a machine
-that is busy (then with --threads 1), and the peak of memory. With --data the share of a step spent waiting for the
-loader is measured as well, on real photos.
+the losses and runs backward to the embedding, for a few masks of a photo at a time (--at-once; four are its fastest),
+and at last once through the encoder. It gets the same photos in the same layout, masks, first points, click sampler,
+losses, AdamW and clipping as ours, bf16 autocast or float32 (--peer-dtypes; the faster counts), and memory that stays
+in the process. For `lite`, which the official package lacks, it gets our encoder. Ours is `Trainer.train_step` with
+everything it does: averaging, logging, checks. Each runs in a process of its own, one after the other, so that none
+works among what another left in memory; beside the wall clock stand the CPU seconds of all threads, which say more on
+a machine that is busy (then with --threads 1), and the peak of memory. With --data the share of a step spent waiting
+for the loader is measured as well, on real photos.
 """
 
 from __future__ import annotations
@@ -98,13 +98,13 @@ class PlainLoop:
         sam = self.sam
         with torch.autocast("cpu", self.dtype, enabled=self.dtype != torch.float32):
             images = (batch.images - sam.pixel_mean) / sam.pixel_std
-            embeddings = sam.image_encoder(images)
-            leaf = embeddings.detach().float().requires_grad_()
+            embeddings = sam.image_encoder(images.contiguous(memory_format=torch.channels_last))
+            leaf = embeddings.detach().requires_grad_()
             for i, masks in enumerate(batch.masks):
                 for some in masks.split(self.at_once):
                     loss = self.loss(leaf[i : i + 1], some)
                     (loss * (len(some) / len(masks) / len(images))).backward()
-            embeddings.backward(leaf.grad.to(embeddings.dtype))
+            embeddings.backward(leaf.grad)
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -28,10 +28,11 @@ TILE = 2**21  # scores; two tiles in bf16 are 8 MB: smaller ones pay more for th
 
 
 def attention_with_gradients(qkv: Tensor, padding: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
-    """Attention inside of windows: (B, h, w, 3, heads, D) to (B, h, w, heads·D).
+    """Attention inside of windows, on the CPU: (B, h, w, 3, heads, D) to (B, h, w, heads·D) of the same type.
 
     padding: (3, heads, D), what stands at places outside of the grid. rel_h: (s0, s0, D), rel_w: (s1, s1, D) from
-    `relative_rows`, for windows of s0×s1 places.
+    `relative_rows`, for windows of s0×s1 places. Once differentiable in all four; gradients of the last three, which
+    may be of another type, are summed in float32 at least.
     """
     out: Tensor = _Attention.apply(qkv, padding, rel_h, rel_w)
     return out

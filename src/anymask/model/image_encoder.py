@@ -139,23 +139,18 @@ class RelPosAttention(nn.Module):
         """(B, h, w, C), already normalised, to the same shape."""
         b, h, w, c = x.shape
         qkv = self.qkv(x)  # (B, h, w, 3C); before the windows are cut, so that padding costs nothing here
+        s0, s1 = (window_size, window_size) if window_size else (h, w)
+        rel_h, rel_w = relative_rows(self.rel_pos_h, s0), relative_rows(self.rel_pos_w, s1)
         if torch.is_grad_enabled() and computes_on_cpu(qkv):
-            rel_h, rel_w = (
-                relative_rows(table, window_size or size)
-                for table, size in ((self.rel_pos_h, h), (self.rel_pos_w, w))
-            )
             heads = (3, self.num_heads, -1)
-            return self.proj(
-                attention_with_gradients(qkv.unflatten(-1, heads), self.qkv.bias.view(heads), rel_h, rel_w)
-            )
+            qkv, padding = qkv.unflatten(-1, heads), self.qkv.bias.view(heads)
+            return self.proj(attention_with_gradients(qkv, padding, rel_h, rel_w))
         if window_size:
             qkv = self._pad_with_bias(qkv, window_size)
             qkv = window_partition(qkv, window_size)  # (B·windows, s, s, 3C)
-        n, s0, s1, _ = qkv.shape
+        n = qkv.shape[0]
         qkv = qkv.reshape(n, s0 * s1, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)  # (N, heads, s·s, D)
-        rel_h = relative_rows(self.rel_pos_h, s0)
-        rel_w = relative_rows(self.rel_pos_w, s1)
         out = rel_pos_attention(q, k, v, rel_h, rel_w, (s0, s1))
         out = out.transpose(1, 2).reshape(n, s0, s1, c)
         if window_size:
