@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from train_data import write_discs
@@ -33,7 +34,7 @@ from anymask.train.clicks import (
     sample_pixels,
 )
 from anymask.train.config import TrainConfig, load_config
-from anymask.train.losses import LossWeights, dice_loss, focal_loss, mask_iou, round_loss
+from anymask.train.losses import LossWeights, dice_loss, mask_iou, mask_losses, round_loss
 from anymask.train.optimizer import lr_factor, peak_lr
 from anymask.train.rounds import decode_prompts, run_rounds
 
@@ -43,18 +44,52 @@ def draws_of(num_masks: int) -> Draws:
 
 
 def test_losses_by_hand() -> None:
-    logits = torch.tensor([[[0.0, 2.0], [-1.0, 0.0]]])
+    logits = torch.tensor([[[[0.0, 2.0], [-1.0, 0.0]]]])
     target = torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])
     p = 1 / (1 + np.exp(-np.array([0.0, 2.0, -1.0, 0.0])))
     t = np.array([0.0, 1, 0, 1])
     p_t = np.where(t == 1, p, 1 - p)
     plain = (1 - p_t) ** 2 * -np.log(p_t)
     weighted = np.where(t == 1, 0.25, 0.75) * plain
-    assert focal_loss(logits, target, None, 2).item() == pytest.approx(plain.mean(), rel=1e-5)
-    assert focal_loss(logits, target, 0.25, 2).item() == pytest.approx(weighted.mean(), rel=1e-5)
     dice = 1 - (2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1)
+    for alpha, focal in ((None, plain), (0.25, weighted)):
+        loss, iou = mask_losses(logits, target, LossWeights(focal=20, dice=3, alpha=alpha))
+        assert loss.item() == pytest.approx(20 * focal.mean() + 3 * dice, rel=1e-5)
+        assert iou.item() == pytest.approx(1 / 2)
     assert dice_loss(logits, target).item() == pytest.approx(dice, rel=1e-5)
     assert mask_iou(logits, target).item() == pytest.approx(1 / 2)
+
+
+@pytest.mark.parametrize("alpha", [None, 0.25])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 3.0])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_the_losses_have_the_gradient_of_autograd(alpha: float | None, gamma: float, device: str) -> None:
+    generator = torch.Generator().manual_seed(3)
+    logits = (8 * torch.randn(2, 3, 9, 7, generator=generator)).double().requires_grad_()
+    target = (3 * torch.rand(2, 9, 7, generator=generator) - 1).clamp(0, 1).double()
+    goal, given = target.unsqueeze(1).expand(logits.shape), torch.randn(2, 3, generator=generator).double()
+    weights = LossWeights(alpha=alpha, gamma=gamma)
+    p = logits.sigmoid()
+    focal = (p + goal - 2 * p * goal) ** gamma * F.binary_cross_entropy_with_logits(logits, goal, reduction="none")
+    focal = focal if alpha is None else (alpha * goal + (1 - alpha) * (1 - goal)) * focal
+    expected = 20 * focal.mean(dim=(-2, -1)) + dice_loss(logits, goal)
+    loss, iou = mask_losses(logits.to(device), target.to(device), weights)
+    assert loss.shape == iou.shape == (2, 3) and not iou.requires_grad
+    if device == "meta":
+        return
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(iou, mask_iou(logits, goal))
+    found, true = (torch.autograd.grad(each, logits, given)[0] for each in (loss, expected))
+    torch.testing.assert_close(found, true, rtol=1e-7, atol=1e-9)
+
+
+def test_the_losses_of_a_sure_answer_are_finite() -> None:
+    logits = torch.tensor([-200.0, 200, -200, 200]).view(1, 1, 2, 2).requires_grad_()
+    for gamma in (0.0, 0.5, 1.0, 2.0):
+        for target in (torch.tensor([[[0.0, 1], [1, 0]]]), torch.tensor([[[0.5, 1], [0, 0.2]]])):
+            loss, _ = mask_losses(logits, target, LossWeights(gamma=gamma))
+            (grad,) = torch.autograd.grad(loss.sum(), logits)
+            assert loss.isfinite().all() and grad.isfinite().all()
 
 
 def test_gradient_goes_through_the_least_loss_only() -> None:

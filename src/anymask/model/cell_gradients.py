@@ -21,21 +21,29 @@ from anymask.model.threads import for_each
 
 
 class CellsWithGradients:
-    """The image side of P prompts. keys: P times (L, C). pe: (L, C), the positional code of the cells, a constant."""
+    """The image side of P prompts, to be used by one step after the other.
 
-    def __init__(self, keys: Sequence[Tensor], pe: Tensor) -> None:
+    keys: P times (L, C). pe: (L, C), the positional code of the cells, a constant. placed: keys + pe, values only.
+    """
+
+    def __init__(self, keys: Sequence[Tensor], pe: Tensor, placed: Sequence[Tensor] | None = None) -> None:
         self.keys, self.pe = keys, pe
+        self._placed = [key.detach() + pe for key in keys] if placed is None else placed
 
     def attended(self, q: Tensor) -> Tensor:
-        """Rows q (P, N, C) attend to the cells: weighted means of the cells (P, N, C)."""
-        out: Tensor = _Attended.apply(q.to(self.pe.dtype), self.pe, *self.keys)
+        """Rows q (P, N, C) attend to the cells: weighted means of the cells (P, N, C).
+
+        What uses the cells next stands behind this step in the graph, so its gradient of them is added to in place.
+        """
+        out, *self.keys = _Attended.apply(q.to(self.pe.dtype), *self.keys, *self._placed)
         return out
 
     def updated(self, k: Tensor, bias: Tensor, v: Tensor, num_heads: int, norm: nn.LayerNorm) -> CellsWithGradients:
         """Cells attend to tokens, see `CellBatch.updated`. k, v: (P, N, C). bias: (P, N, 1)."""
         k, bias, v = (x.to(self.pe.dtype) for x in (k, bias, v))
-        keys = _Updated.apply(self.pe, k, bias, v, num_heads, norm.weight, norm.bias, norm.eps, *self.keys)
-        return CellsWithGradients(keys, self.pe)
+        words = k, bias, v, num_heads, norm.weight, norm.bias, norm.eps
+        keys, placed = _in_parts(_Updated.apply(self.pe, *words, *self.keys, *self._placed), len(k))
+        return CellsWithGradients(keys, self.pe, placed)
 
 
 def attended_with_masks(
@@ -51,8 +59,9 @@ def first_update(
 ) -> CellsWithGradients:
     """As in `cells`, v with the rows of the masks behind it. thin, w: of no rows (R = 0) where there are no masks."""
     k, v, thin, w = (x.to(keys.dtype) for x in (k, v, thin, w))
-    moved = _FirstUpdate.apply(keys[0], queries[0].to(keys.dtype), k, v, thin, w, norm.weight, norm.bias, norm.eps)
-    return CellsWithGradients(moved, pe[0])
+    words = queries[0].to(keys.dtype), k, v, thin, w, norm.weight, norm.bias, norm.eps
+    moved, placed = _in_parts(_FirstUpdate.apply(keys[0], pe[0], *words), len(k))
+    return CellsWithGradients(moved, pe[0], placed)
 
 
 def total(parts: Sequence[Tensor]) -> Tensor:
@@ -65,30 +74,36 @@ def total(parts: Sequence[Tensor]) -> Tensor:
 
 
 class _Attended(Function):
+    """Gives the keys back besides: see `CellsWithGradients.attended`."""
+
     @staticmethod
-    def forward(ctx: Any, q: Tensor, pe: Tensor, *keys: Tensor) -> Tensor:
-        out, shares = torch.empty_like(q), q.new_empty(*q.shape[:2], len(pe))
+    def forward(ctx: Any, q: Tensor, *cells: Tensor) -> tuple[Tensor, ...]:
+        keys, placed = _in_parts(cells, len(q))
+        out, shares = torch.empty_like(q), q.new_empty(*q.shape[:2], len(keys[0]))
 
         def work(i: int) -> None:
-            rows = torch.mm(q[i], (keys[i] + pe).t(), out=shares[i])
+            rows = torch.mm(q[i], placed[i].t(), out=shares[i])
             torch.mm(torch.softmax(rows, dim=-1, out=rows), keys[i], out=out[i])
 
         for_each(work, len(q))
-        ctx.save_for_backward(q, pe, shares, *keys)
-        return out
+        ctx.save_for_backward(q, shares, *cells)
+        return out, *keys
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, pe, shares, *keys = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor, *grad_keys: Tensor) -> tuple[Tensor | None, ...]:
+        q, shares, *cells = ctx.saved_tensors
+        keys, placed = _in_parts(cells, len(q))
         grad, grad_q = grad.to(q.dtype), torch.empty_like(q)
 
-        def work(i: int) -> Tensor:
+        def work(i: int) -> None:
             of_logits = _softmax_gradient(grad[i] @ keys[i].t(), shares[i], -1)
-            torch.mm(of_logits, keys[i] + pe, out=grad_q[i])
-            return torch.cat([shares[i], of_logits]).t() @ torch.cat([grad[i], q[i]])  # as values, and as keys
+            torch.mm(of_logits, placed[i], out=grad_q[i])
+            as_both = torch.cat([shares[i], of_logits]).t()  # as values, and as keys
+            grad_keys[i].addmm_(as_both, torch.cat([grad[i], q[i]]))
 
-        return grad_q, None, *for_each(work, len(q))
+        for_each(work, len(q))
+        return grad_q, *grad_keys, *(None for _ in placed)
 
 
 class _Updated(Function):
@@ -103,25 +118,28 @@ class _Updated(Function):
         weight: Tensor,
         shift: Tensor,
         eps: float,
-        *keys: Tensor,
+        *cells: Tensor,
     ) -> tuple[Tensor, ...]:
+        keys, placed = _in_parts(cells, len(k))
         shares = k.new_empty(*k.shape[:2], len(pe))
 
         def work(i: int) -> tuple[Tensor, ...]:
-            torch.mm(k[i], (keys[i] + pe).t(), out=shares[i]).add_(bias[i])
+            torch.mm(k[i], placed[i].t(), out=shares[i]).add_(bias[i])
             _over_tokens(shares[i], num_heads)
-            return _normed(torch.addmm(keys[i], shares[i].t(), v[i]), weight, shift, eps)
+            return _normed(torch.addmm(keys[i], shares[i].t(), v[i]), weight, shift, eps, pe)
 
-        moved, *kept = zip(*for_each(work, len(k)), strict=True)
+        moved, moved_placed, *kept = zip(*for_each(work, len(k)), strict=True)
         ctx.num_heads, ctx.num_prompts = num_heads, len(k)
-        ctx.save_for_backward(pe, k, v, weight, shift, shares, *keys, *(x for each in kept for x in each))
-        return moved
+        ctx.mark_non_differentiable(*moved_placed)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(k, v, weight, shift, shares, *placed, *(x for each in kept for x in each))
+        return *moved, *moved_placed
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        pe, k, v, weight, shift, shares, *rest = ctx.saved_tensors
-        keys, *kept = _in_parts(rest, ctx.num_prompts)
+        k, v, weight, shift, shares, *rest = ctx.saved_tensors
+        placed, *kept = _in_parts(rest, ctx.num_prompts)
         grad_k, grad_v = torch.empty_like(k), torch.empty_like(v)
         grad_bias = k.new_empty(*k.shape[:2], 1)
 
@@ -130,11 +148,12 @@ class _Updated(Function):
             torch.mm(shares[i], of_sums, out=grad_v[i])
             of_logits = _over_tokens_gradient(v[i] @ of_sums.t(), shares[i], ctx.num_heads)
             torch.sum(of_logits, dim=1, keepdim=True, out=grad_bias[i])
-            torch.mm(of_logits, keys[i] + pe, out=grad_k[i])
+            torch.mm(of_logits, placed[i], out=grad_k[i])
             return of_sums.addmm_(of_logits.t(), k[i]), of_weight, of_shift
 
         grad_keys, of_weights, of_shifts = zip(*for_each(work, len(k)), strict=True)
-        return None, grad_k, grad_bias, grad_v, None, total(of_weights), total(of_shifts), None, *grad_keys
+        of_norm = total(of_weights), total(of_shifts)
+        return None, grad_k, grad_bias, grad_v, None, *of_norm, None, *grad_keys, *(None for _ in placed)
 
 
 class _FirstUpdate(Function):
@@ -142,6 +161,7 @@ class _FirstUpdate(Function):
     def forward(
         ctx: Any,
         keys: Tensor,
+        pe: Tensor,
         queries: Tensor,
         k: Tensor,
         v: Tensor,
@@ -161,11 +181,13 @@ class _FirstUpdate(Function):
                 shares[i, n:] = w[i]
                 rows.addmm_(thin[i], w[i])
             _over_tokens(rows, num_heads)
-            return _normed(torch.addmm(keys, shares[i].t(), v[i]), weight, shift, eps)
+            return _normed(torch.addmm(keys, shares[i].t(), v[i]), weight, shift, eps, pe)
 
-        moved, *kept = zip(*for_each(work, p), strict=True)
+        moved, moved_placed, *kept = zip(*for_each(work, p), strict=True)
+        ctx.mark_non_differentiable(*moved_placed)
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(queries, k, v, thin, w, weight, shift, shares, *(x for each in kept for x in each))
-        return moved
+        return *moved, *moved_placed
 
     @staticmethod
     @once_differentiable
@@ -188,8 +210,7 @@ class _FirstUpdate(Function):
             return of_sums, by_head.transpose(1, 2) @ k[i], of_weight, of_shift
 
         of_sums, of_queries, of_weights, of_shifts = zip(*for_each(work, p), strict=True)
-        shared = (total(of_sums), total(of_queries))
-        return *shared, grad_k, grad_v, grad_thin, grad_w, total(of_weights), total(of_shifts), None
+        return total(of_sums), None, total(of_queries), grad_k, grad_v, grad_thin, grad_w, total(of_weights), total(of_shifts), None
 
 
 class _AttendedWithMasks(Function):
@@ -248,16 +269,16 @@ def _softmax_gradient(grad: Tensor, shares: Tensor, dim: int) -> Tensor:
     return torch._softmax_backward_data(grad, shares, dim, shares.dtype)
 
 
-def _normed(sums: Tensor, weight: Tensor, shift: Tensor, eps: float) -> tuple[Tensor, ...]:
-    """The norm of rows (L, C), and what its gradient needs: the rows, their means and rates."""
+def _normed(sums: Tensor, weight: Tensor, shift: Tensor, eps: float, pe: Tensor) -> tuple[Tensor, ...]:
+    """The norm of rows (L, C), the same plus pe, and what its gradient needs: the rows, their means and rates."""
     normed, mean, rate = torch.native_layer_norm(sums, sums.shape[1:], weight, shift, eps)
-    return normed, sums, mean, rate
+    return normed, normed + pe, sums, mean, rate
 
 
 def _norm_gradient(
     grad: Tensor, kept: Sequence[Sequence[Tensor]], i: int, weight: Tensor, shift: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the rows, the weight and the shift; kept: what `_normed` returned of each prompt."""
+    """Of the rows, the weight and the shift; kept: the last three that `_normed` gave for each prompt."""
     sums, mean, rate = (each[i] for each in kept)
     of_all: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_layer_norm_backward(
         grad.contiguous(), sums, sums.shape[1:], mean, rate, weight, shift, [True, True, True]

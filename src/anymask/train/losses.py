@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from anymask.model.threads import for_each
 
 
 @dataclass(frozen=True)
@@ -39,17 +44,6 @@ class RoundLoss:
     true_iou: Tensor
 
 
-def focal_loss(logits: Tensor, target: Tensor, alpha: float | None, gamma: float) -> Tensor:
-    """Mean over pixels of the sigmoid focal loss; logits and target (…, H, W), target in [0, 1]: (…)."""
-    bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    p = logits.sigmoid()
-    miss = p + target - 2 * p * target  # 1 - p_t, also for soft targets
-    loss = bce * (miss * miss if gamma == 2 else miss**gamma)
-    if alpha is not None:
-        loss = loss * (alpha * target + (1 - alpha) * (1 - target))
-    return loss.mean(dim=(-2, -1))
-
-
 def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
     """1 - Dice coefficient of the probabilities, (…, H, W) to (…)."""
     p = logits.sigmoid()
@@ -59,21 +53,82 @@ def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
 
 def mask_iou(logits: Tensor, target: Tensor, threshold: float = 0.0) -> Tensor:
     """IoU of thresholded logits (…, H, W) with a target in [0, 1] cut at 0.5: (…)."""
-    predicted, truth = logits > threshold, target > 0.5
-    union = (predicted | truth).sum(dim=(-2, -1))
-    return (predicted & truth).sum(dim=(-2, -1)) / union.clamp(min=1)
+    predicted, truth = _ones_above(logits, threshold), _ones_above(target, 0.5)
+    both = _summed(predicted * truth)
+    return both / (_summed(predicted) + _summed(truth) - both).clamp(min=1)
+
+
+def mask_losses(logits: Tensor, target: Tensor, w: LossWeights) -> tuple[Tensor, Tensor]:
+    """Focal and dice loss, weighted and added up, and IoU of every mask, both (P, M).
+
+    logits: (P, M, H, W). target: (P, H, W) in [0, 1].
+    """
+    found: tuple[Tensor, Tensor] = _MaskLosses.apply(logits, target, w)
+    return found
 
 
 def round_loss(logits: Tensor, predicted_iou: Tensor, target: Tensor, w: LossWeights) -> RoundLoss:
     """Loss of one round: logits (P, M, H, W), predicted IoU (P, M), target (P, H, W) in [0, 1]."""
-    goal = target.unsqueeze(1).expand_as(logits)
-    per_mask = w.focal * focal_loss(logits, goal, w.alpha, w.gamma) + w.dice * dice_loss(logits, goal)
+    per_mask, true_iou = mask_losses(logits, target, w)
     least, best = per_mask.min(dim=1)
     mask = (1 - w.mean_share) * least + w.mean_share * per_mask.mean(dim=1)
-    with torch.no_grad():
-        true_iou = mask_iou(logits, goal)  # (P, M)
     error = (predicted_iou - true_iou) ** 2
     iou = error.mean(dim=1) if w.label_all_ious else error.gather(1, best[:, None])[:, 0]
     mask_mean, iou_mean = mask.mean(), w.iou * iou.mean()
     best_iou = true_iou.gather(1, best[:, None])[:, 0]
     return RoundLoss(mask_mean + iou_mean, mask_mean, iou_mean, best_iou, true_iou)
+
+
+class _MaskLosses(Function):
+    """Its gradient is written out; on a CPU one prompt comes after the other, so that its pixels stay in a cache."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor, w: LossWeights) -> tuple[Tensor, Tensor]:
+        if logits.device.type == "cpu":
+            of_prompts = for_each(lambda i: _judged(logits[i], target[i], w), len(logits))
+            losses, ious, slopes = (torch.stack(found) for found in zip(*of_prompts, strict=True))
+        else:
+            losses, ious, slopes = _judged(logits, target.unsqueeze(1), w)
+        ctx.mark_non_differentiable(ious)
+        ctx.save_for_backward(slopes)
+        return losses, ious
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+        (slopes,) = ctx.saved_tensors
+        return slopes * grad[..., None, None], None, None
+
+
+def _judged(x: Tensor, t: Tensor, w: LossWeights) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss and IoU (…) of logits x (…, H, W) against t in [0, 1], and the derivative of the loss by x.
+
+    With p = sigmoid(x), the cross entropy c, a miss m = p + t - 2pt (1 - p_t, for soft targets as well) and the balance
+    a of the classes: the focal loss is the mean of a·mᵞ·c, the dice loss 1 - (2·Σpt + 1) / (Σp + Σt + 1).
+    """
+    p, turn = x.sigmoid(), 1 - 2 * t
+    c = F.softplus(x).addcmul_(t, x, value=-1)
+    m = torch.addcmul(t, turn, p)
+    if w.gamma < 1:
+        m.clamp_(min=torch.finfo(m.dtype).tiny)
+    less = m.clone() if w.gamma == 2 else m ** (w.gamma - 1)
+    if w.alpha is not None:
+        less *= torch.add(1 - w.alpha, t, alpha=2 * w.alpha - 1)
+    m *= less  # now a·mᵞ, and less has one m less
+    overlap, size = 2 * _summed(p * t) + 1, _summed(p) + _summed(t) + 1
+    losses = w.focal * (m * c).mean(dim=(-2, -1)) + w.dice * (1 - overlap / size)
+    near, far = w.dice * overlap / size**2, -2 * w.dice / size
+    share = w.focal / (x.shape[-2] * x.shape[-1])
+    slope = c.mul_(turn).mul_(less).mul_(share * w.gamma)
+    slope.addcmul_(t, far[..., None, None]).add_(near[..., None, None]).mul_(torch.addcmul(p, p, p, value=-1))
+    slope.addcmul_(m, p.sub_(t), value=share)
+    return losses, mask_iou(x, t), slope
+
+
+def _summed(x: Tensor) -> Tensor:
+    return x.sum(dim=(-2, -1))
+
+
+def _ones_above(x: Tensor, threshold: float) -> Tensor:
+    """1 where x is above the threshold and 0 elsewhere, in float32."""
+    return torch.gt(x, threshold, out=torch.empty_like(x, dtype=torch.float32))
