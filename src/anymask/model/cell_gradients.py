@@ -65,11 +65,12 @@ def first_update(
 
 
 def total(parts: Sequence[Tensor]) -> Tensor:
-    """Sum of tensors of one shape, in float32 at least."""
-    first, *others = parts
-    summed = first.to(torch.promote_types(first.dtype, torch.float32), copy=True)
-    for part in others:
-        summed += part
+    """Sum of tensors of one shape, in float32 at least; by few numbers at a time, which stay in a cache."""
+    summed = torch.empty_like(parts[0], dtype=torch.promote_types(parts[0].dtype, torch.float32))
+    for sums, first, *others in zip(*(x.view(-1).split(2**16) for x in (summed, *parts)), strict=True):
+        sums.copy_(first)
+        for other in others:
+            sums += other
     return summed
 
 
@@ -210,7 +211,8 @@ class _FirstUpdate(Function):
             return of_sums, by_head.transpose(1, 2) @ k[i], of_weight, of_shift
 
         of_sums, of_queries, of_weights, of_shifts = zip(*for_each(work, p), strict=True)
-        return total(of_sums), None, total(of_queries), grad_k, grad_v, grad_thin, grad_w, total(of_weights), total(of_shifts), None
+        shared = total(of_sums), None, total(of_queries)
+        return *shared, grad_k, grad_v, grad_thin, grad_w, total(of_weights), total(of_shifts), None
 
 
 class _AttendedWithMasks(Function):
@@ -219,14 +221,15 @@ class _AttendedWithMasks(Function):
         ctx: Any, q: Tensor, keys: Tensor, values: Tensor, thin: Tensor, w: Tensor
     ) -> tuple[Tensor, Tensor]:
         p, num_heads, t, _ = q.shape
-        out, taken, columns = torch.empty_like(q), torch.empty_like(thin), keys[0].transpose(1, 2)
+        out, taken = torch.empty_like(q), torch.empty_like(thin)
+        columns, rows = keys[0].transpose(1, 2).contiguous(), values[0].contiguous()  # or each product copies them
         shares = q.new_empty(p, num_heads * t, keys.shape[2])
 
         def work(i: int) -> None:
             by_head = shares[i].view(num_heads, t, -1)
             torch.bmm(q[i], columns, out=by_head)
             torch.softmax(shares[i].addmm_(thin[i], w[i]), dim=-1, out=shares[i])
-            torch.bmm(by_head, values[0], out=out[i])
+            torch.bmm(by_head, rows, out=out[i])
             taken[i] = (w[i] @ shares[i].t()).t()  # the other way round takes three times as long
 
         for_each(work, p)
@@ -239,13 +242,13 @@ class _AttendedWithMasks(Function):
         q, keys, values, thin, w, shares = ctx.saved_tensors
         p, num_heads, t, _ = q.shape
         grad_q, grad_thin, grad_w = (torch.empty_like(x) for x in (q, thin, w))
-        columns = values[0].transpose(1, 2)
+        columns, rows = values[0].transpose(1, 2).contiguous(), keys[0].contiguous()
 
         def work(i: int) -> tuple[Tensor, Tensor]:
             of_shares = torch.bmm(grad_out[i], columns).view(num_heads * t, -1).addmm_(grad_taken[i], w[i])
             of_logits = _softmax_gradient(of_shares, shares[i], -1)
             by_head, given = of_logits.view(num_heads, t, -1), shares[i].view(num_heads, t, -1)
-            torch.bmm(by_head, keys[0], out=grad_q[i])
+            torch.bmm(by_head, rows, out=grad_q[i])
             grad_thin[i] = (w[i] @ of_logits.t()).t()
             torch.mm(torch.cat([thin[i], grad_taken[i]]).t(), torch.cat([of_logits, shares[i]]), out=grad_w[i])
             return by_head.transpose(1, 2) @ q[i], given.transpose(1, 2) @ grad_out[i]
