@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional as F
 from train_data import write_discs
 
 from anymask.cli.train import find_recipe
