@@ -13,7 +13,7 @@ from anymask.model.layers import MLP, LayerNorm2d
 from anymask.model.low_rank import LowRankCells, LowRankImage, ThroughLinear, picked, run_low_rank
 from anymask.model.smooth import smooth_logits
 from anymask.model.transformer import ImageTokens, TwoWayTransformer
-from anymask.model.upscaling_gradients import upscaled_masks
+from anymask.model.upscaling_gradients import in_one_order, upscaled_masks
 
 OUTSIDE = -100.0  # logit of what was not asked for: surely not mask
 
@@ -133,7 +133,8 @@ class MaskDecoder(nn.Module):
         hyper = torch.stack([mlp(tokens[:, 1 + i]) for i, mlp in enumerate(heads)], dim=1)  # (P, M, C/8)
         iou = self.iou_prediction_head(tokens[:, 0])[:, chosen]
         if isinstance(cells, CellsWithGradients):
-            return self._masks(self._products_with_gradients(cells, hyper), size_hw), iou
+            masks = self._masks_with_gradients(cells, hyper, size_hw)
+            return smooth_logits(masks) if self.smooth else masks, iou
         if not isinstance(cells, CellBatch):
             wanted = [True] * len(iou) if min_iou is None else (iou > min_iou).any(dim=1).tolist()
             return self._masks_in_turn(cells, size_hw, hyper, wanted, inside_hw or size_hw), iou
@@ -153,10 +154,10 @@ class MaskDecoder(nn.Module):
         """
         return (self._upscale(cells) @ hyper.transpose(1, 2)).transpose(1, 2)
 
-    def _products_with_gradients(self, cells: CellsWithGradients, hyper: Tensor) -> Tensor:
+    def _masks_with_gradients(self, cells: CellsWithGradients, hyper: Tensor, size_hw: tuple[int, int]) -> Tensor:
         first, second = (_as_linear(conv) for conv in self._convs)
         norm = (self._norm.weight, self._norm.bias, self._norm.eps)
-        return upscaled_masks(cells.keys, hyper, first, norm, second)
+        return upscaled_masks(cells.keys, hyper, first, norm, second, size_hw)
 
     def _masks(self, products: Tensor, size_hw: tuple[int, int]) -> Tensor:
         """Logits (P, M, L·4·4) into image order, (P, M, 4h, 4w)."""
@@ -191,7 +192,8 @@ class MaskDecoder(nn.Module):
                 assert through is not None
                 x = through.of(i, inside)
             logits = torch.mm(hyper[i], self._finish(_scaled(self._split(x), self._norm)).t()).float()
-            _into_image_order(logits, masks)
+            ordered, picture = in_one_order(logits, masks)
+            picture.copy_(ordered)
             if self.smooth:
                 masks.copy_(smooth_logits(masks.unsqueeze(0))[0])
         return out
@@ -235,17 +237,6 @@ def _scaled(x: Tensor, norm: LayerNorm2d) -> Tensor:
     power = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32).square_()
     rate = power.div_(x.shape[1]).add_(norm.eps).rsqrt_().to(x.dtype)
     return torch.addcmul(norm.bias, x.mul_(rate), norm.weight)
-
-
-def _into_image_order(logits: Tensor, out: Tensor) -> None:
-    """Logits (M, h·w·2·2·2·2) float32, a cell's (y, x, y, x), into pictures (M, 4h, 4w)."""
-    (m, height, width) = out.shape
-    h, w = height // 4, width // 4
-    pairs = logits.view(torch.int64).view(m, h, w, 2, 2, 2)  # two neighbours in a row move as one: a tenth of the time
-    rows = out.view(torch.int64).view(m, h, 2, 2, w, 2)
-    for y in range(2):
-        for x in range(2):
-            rows[:, :, :, y, :, x] = pairs[:, :, :, :, x, y].transpose(2, 3)
 
 
 def _channels_last(x: Tensor) -> Tensor:
