@@ -67,7 +67,7 @@ def first_update(
 def total(parts: Sequence[Tensor]) -> Tensor:
     """Sum of tensors of one shape, in float32 at least; by few numbers at a time, which stay in a cache."""
     summed = torch.empty_like(parts[0], dtype=torch.promote_types(parts[0].dtype, torch.float32))
-    for sums, first, *others in zip(*(x.view(-1).split(2**16) for x in (summed, *parts)), strict=True):
+    for sums, first, *others in zip(*(torch.split(x.view(-1), 2**16) for x in (summed, *parts)), strict=True):
         sums.copy_(first)
         for other in others:
             sums += other
