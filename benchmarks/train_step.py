@@ -6,14 +6,14 @@ Photos and masks are, unless given, those of `lite`'s recipes with half of the p
 `sam_vit_b`, the paper's one photo and 64 masks a GPU.
 
 The plain loop encodes the batch, decodes round after round with the official prompt encoder and mask decoder, adds up
-the losses and runs backward to the embedding, for a few masks of a photo at a time (--at-once; four are its fastest),
-and at last once through the encoder. It gets the same photos in the same layout, masks, first points, click sampler,
-losses, AdamW and clipping as ours, bf16 autocast or float32 (--peer-dtypes; the faster counts), and memory that stays
-in the process. For `lite`, which the official package lacks, it gets our encoder. Ours is `Trainer.train_step` with
-everything it does: averaging, logging, checks. Each runs in a process of its own, one after the other, so that none
-works among what another left in memory; beside the wall clock stand the CPU seconds of all threads, which say more on
-a machine that is busy (then with --threads 1), and the peak of memory. With --data the share of a step spent waiting
-for the loader is measured as well, on real photos.
+the losses and runs backward to the embedding, for a few masks of a photo at a time (--at-once; four take no longer than
+eight, and half of the memory), and at last once through the encoder. It gets the same photos in the same layout, masks,
+first points, click sampler, losses, AdamW and clipping as ours, bf16 autocast or float32 (--peer-dtypes; the faster
+counts), and memory that stays in the process. For `lite`, which the official package lacks, it gets our encoder. Ours
+is `Trainer.train_step` with everything it does: averaging, logging, checks. Each runs in a process of its own, one
+after the other, so that none works among what another left in memory; beside the wall clock stand the CPU seconds of
+all threads, which say more on a machine that is busy (then with --threads 1), and the peak of memory. With --data the
+share of a step spent waiting for the loader is measured as well, on real photos.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Small modules shared by the encoders and the decoder."""
+"""Small modules and helpers shared by the encoders and the decoder."""
 
 from __future__ import annotations
 
@@ -95,3 +95,14 @@ class DropPath(nn.Module):
         keep = 1.0 - self.rate
         shape = (x.shape[0],) + (1,) * (x.dim() - 1)
         return x * x.new_empty(shape).bernoulli_(keep).div_(keep)
+
+
+def in_one_order(logits: Tensor, picture: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (M, h·w·2·2·2·2), a cell's (y, x, y, x), and a picture (M, 4h, 4w) of them, as views in one order.
+
+    Two neighbours in a row are one number of the views, of any type: copying them takes a fifth of the time.
+    """
+    pair = {2: torch.int32, 4: torch.int64, 8: torch.complex128}[picture.element_size()]
+    m, height, width = picture.shape
+    cells = logits.view(pair).view(m, height // 4, width // 4, 2, 2, 2)
+    return cells.permute(0, 1, 3, 5, 2, 4), picture.view(pair).view(m, height // 4, 2, 2, width // 4, 2)

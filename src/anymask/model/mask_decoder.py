@@ -9,11 +9,11 @@ from torch.nn import functional as F
 from anymask.model import rating
 from anymask.model.cell_gradients import CellsWithGradients
 from anymask.model.cells import CellBatch, CellList, Cells
-from anymask.model.layers import MLP, LayerNorm2d
+from anymask.model.layers import MLP, LayerNorm2d, in_one_order
 from anymask.model.low_rank import LowRankCells, LowRankImage, ThroughLinear, picked, run_low_rank
 from anymask.model.smooth import smooth_logits
 from anymask.model.transformer import ImageTokens, TwoWayTransformer
-from anymask.model.upscaling_gradients import in_one_order, upscaled_masks
+from anymask.model.upscaling_gradients import upscaled_masks
 
 OUTSIDE = -100.0  # logit of what was not asked for: surely not mask
 

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from anymask.model.cell_gradients import total
+from anymask.model.layers import in_one_order
 from anymask.model.threads import for_each
 
 
@@ -34,17 +35,6 @@ def upscaled_masks(
     """
     out: Tensor = _Upscaled.apply(hyper, *first, *second, *norm, size_hw, *cells)
     return out
-
-
-def in_one_order(logits: Tensor, picture: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (M, h·w·2·2·2·2), a cell's (y, x, y, x), and a picture (M, 4h, 4w) of them, as views in one order.
-
-    Two neighbours in a row are one number of the views, of any type: copying them takes a fifth of the time.
-    """
-    pair = {2: torch.int32, 4: torch.int64, 8: torch.complex128}[picture.element_size()]
-    m, height, width = picture.shape
-    cells = logits.view(pair).view(m, height // 4, width // 4, 2, 2, 2)
-    return cells.permute(0, 1, 3, 5, 2, 4), picture.view(pair).view(m, height // 4, 2, 2, width // 4, 2)
 
 
 class _Upscaled(Function):
